@@ -1,0 +1,202 @@
+"""The records that cross from one command to the next as JSON: what was trained, exported, measured and decided."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    schema_version: int = 1
+
+
+class TrainedModel(Record):
+    model: str
+    options: dict[str, Any] = {}
+    params: int
+    macs: int
+    """Multiply-accumulates of convolutions and fully connected layers for one image."""
+    weight_bytes: int
+    input_shape: list[int]
+    """Of one image, channels first."""
+    epochs: int = 0
+    seconds: float = 0.0
+    """Training time, the time of earlier, interrupted starts included."""
+    top1: float
+    """On the test split, after the last epoch."""
+    validation_top1: float | None = None
+    exits: dict[str, float] = {}
+    """Test top-1 of each early exit, by stage."""
+    extra_params: int = 0
+    """Parameters that only the training had: adapters, heads."""
+    source: str = ""
+    """Where the weights came from: a checkpoint's name and sha256, trained, or trained (cached)."""
+
+
+class TrainingReport(Record):
+    recipe: str
+    seed: int
+    train_images: int
+    validation_images: int
+    test_images: int
+    labels: list[str]
+    methods: list[str]
+    student: TrainedModel
+    teacher: TrainedModel | None = None
+    baseline: TrainedModel | None = None
+    environment: dict[str, str] = {}
+
+
+class Quality(Record):
+    """Classification of one set of images by one hop."""
+
+    images: int
+    top1: float
+    top5: float | None = None
+    """None with five classes or fewer."""
+    per_class: list[float]
+    """Accuracy of each class; nan-free: a class without images counts 0 and is named in `empty`."""
+    empty: list[int] = []
+    ece: float
+    """Expected calibration error, 15 equal-width bins of confidence."""
+
+
+class Hop(Record):
+    """One step of the way to the engine, compared with the step it came from."""
+
+    name: str
+    """torch, onnx-fp32, onnx-fp16, onnx-int8, engine-fp32, ..."""
+    reference: str | None = None
+    max_error: float | None = None
+    """Largest absolute difference, relative to the largest absolute reference output."""
+    mean_error: float | None = None
+    """Mean absolute difference, relative in the same way."""
+    agreement: float | None = None
+    quality: Quality
+    problems: list[str] = []
+    """Tolerances that were exceeded."""
+    notes: list[str] = []
+
+
+class ExportedFile(Record):
+    path: str
+    bytes: int
+    sha256: str
+    notes: list[str] = []
+    """Such as 'fp16 storage, fp32 compute on this provider'."""
+
+
+class ExportReport(Record):
+    onnx: dict[str, ExportedFile]
+    engines: dict[str, ExportedFile] = {}
+    hops: list[Hop] = []
+    opset: int
+    backend: str = ""
+    environment: dict[str, str] = {}
+
+
+class Distribution(Record):
+    """A measured quantity, in milliseconds."""
+
+    n: int
+    processes: int
+    median: float
+    mean: float
+    std: float
+    min: float
+    max: float
+    percentiles: dict[str, float | None]
+    """By name (p90, p95, p99); None where fewer than ten samples lie above it."""
+    median_interval: tuple[float, float] | None = None
+    """95 % interval of the median, bootstrapped over processes; None with fewer than two."""
+    outliers: int = 0
+    """Samples above the third quartile by more than three interquartile ranges; kept in all figures."""
+
+
+class ProcessSample(Record):
+    """What one fresh process measured."""
+
+    latency_ms: list[float]
+    """Every measured query in order."""
+    open_ms: float
+    """Creating the session."""
+    first_ms: float
+    """The first query, memory planning included."""
+    warmup_queries: int
+    warmup_ms: float
+    settled: bool
+    """False when the warm-up was cut by its cap."""
+    baseline_bytes: int
+    """Resident memory before the model was opened."""
+    peak_bytes: int
+    """Largest resident memory of the process."""
+
+
+class ProfileReport(Record):
+    name: str
+    """The precision of a run's engine, or the file's stem."""
+    model: str
+    """File name."""
+    model_bytes: int
+    model_sha256: str
+    backend: str
+    provider: str
+    precision_asked: str | None = None
+    precision_built: dict[str, int] = {}
+    """Nodes by the type they compute in, read back from the built engine."""
+    shapes: dict[str, list[int]]
+    batch: int
+    threads: int
+    latency: Distribution
+    """End to end: one query in flight, host stopwatch around feeding, running and reading."""
+    throughput: float
+    """Images a second at this batch."""
+    open_ms: float
+    first_ms: float
+    peak_memory_bytes: int
+    """Median over processes of peak resident memory minus its baseline."""
+    samples: list[ProcessSample]
+    device: dict[str, Any]
+    """Fingerprint: board, CPU, memory, kernel, governor, versions."""
+    notes: list[str] = []
+
+
+Verdict = Literal["pass", "regression", "incomparable", "unstable", "insufficient"]
+
+
+class Metric(Record):
+    value: float
+    unit: str
+    better: Literal["higher", "lower"]
+    stable: bool = True
+    """False when the measurement behind it did not settle."""
+
+
+class Check(Record):
+    metric: str
+    value: float | None
+    unit: str = ""
+    limit: str
+    """As a person reads it, such as '<= 60.0 KiB'."""
+    baseline: float | None = None
+    verdict: Verdict
+    advisory: bool = False
+    reason: str = ""
+
+
+class GateResult(Record):
+    verdict: Verdict
+    """The worst of the checks that are not advisory."""
+    checks: list[Check]
+    warnings: list[str] = []
+    metrics: dict[str, Metric] = Field(default_factory=dict)
+    baseline: str | None = None
+
+
+class Baseline(Record):
+    fingerprint: dict[str, Any]
+    metrics: dict[str, Metric]
+    reason: str = ""
+    created: str = ""
+    tool: dict[str, str] = {}

@@ -1,0 +1,79 @@
+"""What a distillation method is: named loss terms computed from one training step.
+
+Adding one takes a file in kdedge/distill/methods and a test.  The module's docstring cites the paper; the class has a
+`Config` (its options in a recipe), says which features it needs, and returns terms that the loop weighs and sums.
+Losses are means over the samples and free of batch size and map size, so that a weight means the same everywhere.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from kdedge.core.registry import Registry
+from kdedge.models.features import FeaturePoint
+
+
+class MethodConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+@dataclass(frozen=True)
+class View:
+    """What one network made of a batch."""
+
+    logits: Tensor
+    """(N, classes)"""
+    features: dict[str, Tensor] = field(default_factory=dict)
+    """By feature point; (N, C, H, W)."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training step as a method sees it.  The teacher's tensors carry no gradient."""
+
+    labels: Tensor
+    """(N,)"""
+    indices: Tensor
+    """(N,) positions in the training set, the same image the same number in every epoch."""
+    student: View
+    teacher: View | None
+    epoch: int
+    progress: float
+    """Share of the phase that is done, 0..1."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a method may know of a network before the first step."""
+
+    features: dict[str, FeaturePoint]
+    classes: int
+    image_size: int
+
+
+class Method(nn.Module, ABC):
+    """One distillation method.  Layers of its own train with the student and are never part of it."""
+
+    Config: ClassVar[type[MethodConfig]]
+    needs_teacher: ClassVar[bool] = True
+
+    student_features: tuple[str, ...] = ()
+    """Feature points of the student to tap; set in __init__."""
+    teacher_features: tuple[str, ...] = ()
+
+    @abstractmethod
+    def __init__(self, config: MethodConfig, student: Network, teacher: Network | None) -> None:
+        super().__init__()
+
+    @abstractmethod
+    def loss(self, step: Step) -> dict[str, Tensor]:
+        """Named scalar terms, each name starting with the method's own."""
+
+    def forward(self, step: Step) -> dict[str, Tensor]:
+        return self.loss(step)
+
+
+METHODS: Registry[type[Method]] = Registry("method", "kdedge.distill.methods")

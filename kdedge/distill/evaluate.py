@@ -1,0 +1,42 @@
+"""What a network answers on a set of images."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from kdedge.core.recipe import Normalize
+from kdedge.data.build import FolderSet, ImageSet
+from kdedge.data.loader import Normalizer, eval_batches
+
+EVAL_BATCH = 500
+
+
+@torch.no_grad()
+def answers(
+    forward: Callable[[Tensor], Tensor], images: ImageSet | FolderSet, device: torch.device, workers: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Outputs (N, K) in float32 and labels (N,), both on the CPU, in the set's order."""
+    outputs, labels = [], []
+    for batch in eval_batches(images, EVAL_BATCH, device, workers).epoch(0):
+        outputs.append(forward(batch.images).float().cpu())
+        labels.append(batch.labels.cpu())
+    return torch.cat(outputs), torch.cat(labels)
+
+
+def predict(
+    model: nn.Module, images: ImageSet | FolderSet, normalize: Normalize, device: torch.device, workers: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Logits of a network in eval mode, and the labels; the network's mode is put back."""
+    training = model.training
+    model.eval()
+    try:
+        normalizer = Normalizer(normalize).to(device)
+        return answers(lambda pixels: model(normalizer(pixels)), images, device, workers)
+    finally:
+        model.train(training)
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Top-1 as a fraction."""
+    return (logits.argmax(1) == labels).float().mean().item()

@@ -1,0 +1,77 @@
+"""One network to train: what it takes, where its results go, and the parts that are made from that."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning_fabric import Fabric
+from torch import nn
+from torch.optim import SGD
+
+from kdedge.core.recipe import Data, Phase, Run
+from kdedge.data.build import Dataset
+from kdedge.distill.base import Method, Network
+from kdedge.distill.objective import Objective, build_methods
+from kdedge.distill.teachers import FrozenTeacher
+from kdedge.models.features import feature_points
+
+
+@dataclass
+class Job:
+    label: str
+    student: nn.Module
+    dataset: Dataset
+    data: Data
+    phases: tuple[Phase, ...]
+    run: Run
+    seed: int
+    folder: Path
+    """Gets checkpoints/, log.csv, tensorboard/ and, at the end, weights.safetensors and methods.safetensors."""
+    identity: str
+    """Hash of all that decides the weights; a checkpoint of another identity is not gone on from."""
+    teacher: FrozenTeacher | None = None
+    setting: str = "phases"
+    """Where the phases stand in the recipe, for messages."""
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    def networks(self) -> tuple[Network, Network | None]:
+        """The student and the teacher as methods know them."""
+        shape, classes = self.dataset.image_shape, len(self.dataset.labels)
+        student = Network(feature_points(self.student, shape), classes, shape[1])
+        teacher = Network(feature_points(self.teacher.model, shape), classes, shape[1]) if self.teacher else None
+        return student, teacher
+
+    def methods(self, phase: Phase) -> dict[str, Method]:
+        return build_methods(phase.methods, *self.networks())
+
+
+def cpu_threads(run: Run) -> int:
+    """As asked, or the cores this process may use."""
+    return run.threads or len(os.sched_getaffinity(0))
+
+
+def make_fabric(run: Run) -> Fabric:
+    spread = "ddp_fork" if run.accelerator == "cpu" else "ddp_spawn"
+    strategy = spread if run.devices > 1 else "auto"
+    return Fabric(accelerator=run.accelerator, devices=run.devices, precision=run.precision, strategy=strategy)
+
+
+def make_optimizer(objective: Objective, phase: Phase, run: Run) -> SGD:
+    o = phase.optimizer
+    return SGD(
+        objective.parameters(),
+        lr=o.lr,
+        momentum=o.momentum,
+        nesterov=o.nesterov,
+        weight_decay=o.weight_decay,
+        fused=run.precision != "16-mixed",  # gradient scaling with clipping needs the unfused step
+    )
+
+
+def disk_need(job: Job) -> int:
+    """Bytes of two checkpoints (weights, momentum, average, methods' layers) and the logs, rounded up."""
+    weights = sum(p.numel() * p.element_size() for p in job.student.parameters())
+    return 2 * 4 * weights + 2**25

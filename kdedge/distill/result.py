@@ -1,0 +1,68 @@
+"""What a finished training leaves: the weights that count, its own layers' weights, and the accuracy of its exits."""
+
+from dataclasses import dataclass, field
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from kdedge.core.errors import TrainingError
+from kdedge.core.rundir import atomic_path
+from kdedge.data.loader import Normalizer
+from kdedge.distill.base import Method, View
+from kdedge.distill.checkpoint import last_checkpoint
+from kdedge.distill.evaluate import accuracy, answers
+from kdedge.distill.job import Job
+from kdedge.models.features import FeatureTap
+from kdedge.models.weights import save_weights
+
+
+@dataclass(frozen=True)
+class Result:
+    epochs: int
+    seconds: float
+    validation_top1: float
+    extra_params: int
+    """Of the methods' own layers."""
+    exits: dict[str, float] = field(default_factory=dict)
+    """Test top-1 by stage."""
+
+
+def take_result(job: Job, device: torch.device) -> Result:
+    """Give the job's student its final weights, the moving average where the last phase kept one, and save them."""
+    last = last_checkpoint(job.checkpoints)
+    if last is None:
+        raise TrainingError(f"{job.folder} has no finished epoch")
+    job.student.load_state_dict(last.weights.get("average", last.weights["student"]))
+    save_weights(job.student, job.folder / "weights.safetensors")
+    with atomic_path(job.folder / "methods.safetensors") as temporary:
+        save_file(last.weights["methods"], temporary)
+    methods = nn.ModuleDict(job.methods(job.phases[-1]))
+    methods.load_state_dict(last.weights["methods"])
+    rows = last.state["rows"]
+    return Result(
+        epochs=last.epoch,
+        seconds=sum(row["seconds"] for row in rows),
+        validation_top1=rows[-1]["validation_top1"],
+        extra_params=sum(p.numel() for p in methods.parameters()),
+        exits={
+            k: v for m in methods.values() if hasattr(m, "exits") for k, v in exit_accuracies(job, m, device).items()
+        },
+    )
+
+
+def exit_accuracies(job: Job, method: Method, device: torch.device) -> dict[str, float]:
+    """Test top-1 of every early exit that a method trained, by stage."""
+    student, method = job.student.to(device).eval(), method.to(device).eval()
+    normalize = Normalizer(job.dataset.normalize).to(device)
+    stages: list[str] = []
+    points = job.networks()[0].features
+    with FeatureTap(student, {name: points[name] for name in method.student_features}) as tap:
+
+        def forward(pixels: Tensor) -> Tensor:
+            exits = method.exits(View(student(normalize(pixels)), tap.features))
+            stages[:] = exits
+            return torch.stack(list(exits.values()), dim=1)
+
+        logits, labels = answers(forward, job.dataset.test, device, job.data.workers)
+    return {stage: accuracy(logits[:, index], labels) for index, stage in enumerate(stages)}

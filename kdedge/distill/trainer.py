@@ -1,0 +1,210 @@
+"""The training loop: phases in turn, a checkpoint after every epoch, the same weights interrupted or not."""
+
+import time
+from contextlib import nullcontext
+from typing import NoReturn
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from kdedge.core import console
+from kdedge.core.rundir import check_disk
+from kdedge.data.loader import Batch, Normalizer, train_batches
+from kdedge.distill.checkpoint import Checkpoint, last_checkpoint, random_state, restore_random_state, save_checkpoint
+from kdedge.distill.evaluate import accuracy, predict
+from kdedge.distill.job import Job, cpu_threads, disk_need, make_fabric, make_optimizer
+from kdedge.distill.logs import Row, TrainingLog
+from kdedge.distill.memory import is_out_of_memory, largest_fit, memory_error
+from kdedge.distill.meter import TermMeter
+from kdedge.distill.objective import Answer, Objective
+from kdedge.distill.phases import learning_rate
+from kdedge.distill.result import Result, take_result
+from kdedge.models.features import FeatureTap
+
+CHECK_EVERY = 50
+"""Steps between looks at the loss, each of which waits for the device."""
+
+
+def train(job: Job) -> Result:
+    """Train the job's student, or go on from its last finished epoch; the student ends with the trained weights.
+
+    Raises:
+        TrainingError: a loss that is not finite, memory that does not suffice, a damaged checkpoint.
+        KdedgeError: too little disk.
+    """
+    check_disk(job.folder, disk_need(job))
+    fabric = make_fabric(job.run)
+    if job.run.devices > 1:
+        fabric.launch(train_process, job)
+    else:
+        train_process(fabric, job)
+    return take_result(job, fabric.device)
+
+
+def train_process(fabric: Fabric, job: Job) -> None:
+    """The whole training, as each process runs it."""
+    torch.set_num_threads(max(1, cpu_threads(job.run) // fabric.world_size))
+    found = last_checkpoint(job.checkpoints, job.identity)
+    if found:
+        job.student.load_state_dict(found.weights["student"])
+    rows = found.state["rows"] if found else []
+    with TrainingLog(job.folder, rows) if fabric.is_global_zero else nullcontext() as log:
+        first = 0
+        for index, phase in enumerate(job.phases):
+            last = first + phase.epochs
+            if not found or found.epoch < last:
+                torch.manual_seed(job.seed + 1 + first)
+                resume = found if found and found.epoch > first else None
+                PhaseRun(fabric, job, index, first, resume, log).train()
+            first = last
+
+
+class PhaseRun:
+    """One phase on one process; `first` counts the epochs of the phases before it."""
+
+    def __init__(
+        self, fabric: Fabric, job: Job, index: int, first: int, resume: Checkpoint | None, log: TrainingLog | None
+    ) -> None:
+        self.fabric, self.job, self.first, self.log = fabric, job, first, log
+        self.phase, self.setting = job.phases[index], f"{job.setting}.{index}"
+        if job.run.channels_last:
+            job.student.to(memory_format=torch.channels_last)
+        self.objective = Objective(job.student, job.methods(self.phase), self.phase, job.networks()[0])
+        fabric.to_device(self.objective)
+        self.optimizer = make_optimizer(self.objective, self.phase, job.run)
+        self.average = self.make_average()
+        self.start = self.restore(resume) if resume else 0
+        if job.run.compile:
+            job.student.compile()
+        self.module, self.stepper = fabric.setup(self.objective, self.optimizer)
+        self.normalize = fabric.to_device(Normalizer(job.dataset.normalize))
+        self.teacher = fabric.to_device(job.teacher) if job.teacher else None
+        self.loader = train_batches(
+            job.dataset.train,
+            job.data.augment,
+            self.phase.batch,
+            job.seed,
+            fabric.device,
+            workers=job.data.workers,
+            rank=fabric.global_rank,
+            world=fabric.world_size,
+        )
+
+    def make_average(self) -> AveragedModel | None:
+        if self.phase.ema is None:
+            return None
+        return AveragedModel(self.job.student, multi_avg_fn=get_ema_multi_avg_fn(self.phase.ema), use_buffers=True)
+
+    def teacher_tap(self) -> FeatureTap | nullcontext[None]:
+        network = self.job.networks()[1]
+        if self.teacher is None or network is None:
+            return nullcontext()
+        return FeatureTap(
+            self.teacher.model, {name: network.features[name] for name in self.objective.teacher_features}
+        )
+
+    def train(self) -> None:
+        chief = self.fabric.is_global_zero
+        if chief and self.start:
+            console.say(f"{self.job.label}: going on after epoch {self.first + self.start}")
+        steps = (self.phase.epochs - self.start) * len(self.loader)
+        with self.objective, self.teacher_tap() as tap, console.progress_bar(self.job.label, steps, chief) as bar:
+            for epoch in range(self.start, self.phase.epochs):
+                began = time.perf_counter()
+                row = self.run_epoch(epoch, tap, bar)
+                if chief:
+                    row["validation_top1"] = self.validate()
+                    bar.note(**{name: row[name] for name in ("loss", "train_top1", "validation_top1")})
+                    self.finish_epoch(row | {"seconds": time.perf_counter() - began})
+                self.fabric.barrier()
+
+    def run_epoch(self, epoch: int, tap: FeatureTap | None, bar: console.Bar) -> Row:
+        """Train one epoch; returns the means of the loss and of its terms."""
+        self.module.train()
+        meter, steps, number = TermMeter(), len(self.loader), self.first + epoch + 1
+        for index, batch in enumerate(self.loader.epoch(self.first + epoch)):
+            self.step(batch, tap, epoch, (epoch + index / steps) / self.phase.epochs, meter)
+            if index % CHECK_EVERY == 0:
+                meter.check(self.job.label, number)
+            bar.advance()
+        meter.check(self.job.label, number)
+        return {"epoch": number, "lr": self.optimizer.param_groups[0]["lr"], **meter.means()}
+
+    def step(self, batch: Batch, tap: FeatureTap | None, epoch: int, progress: float, meter: TermMeter) -> None:
+        """Forward, backward and one update."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.phase, progress, self.fabric.world_size)
+        try:
+            loss, terms, right = self.forward_backward(batch, tap, epoch, progress)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self.explain_memory(batch, tap)
+        if clip := self.phase.optimizer.clip_norm:
+            self.fabric.clip_gradients(self.module, self.stepper, max_norm=clip, error_if_nonfinite=False)
+        self.stepper.step()
+        if self.average:
+            self.average.update_parameters(self.job.student)
+        meter.add(loss, terms, right, len(batch.labels))
+
+    def forward_backward(
+        self, batch: Batch, tap: FeatureTap | None, epoch: int, progress: float
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        self.stepper.zero_grad()
+        images = self.normalize(batch.images)
+        if self.job.run.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        answer = self.ask_teacher(batch, tap)
+        loss, terms, right = self.module(images, batch.labels, batch.indices, answer, epoch, progress)
+        self.fabric.backward(loss)
+        return loss, terms, right
+
+    def ask_teacher(self, batch: Batch, tap: FeatureTap | None) -> Answer | None:
+        if self.teacher is None or tap is None:
+            return None
+        with self.fabric.autocast():
+            logits = self.teacher(batch.images)
+        return logits, tap.features
+
+    def explain_memory(self, batch: Batch, tap: FeatureTap | None) -> NoReturn:
+        """Raises TrainingError with a batch that fits."""
+
+        def attempt(count: int) -> None:
+            self.forward_backward(Batch(*(part[:count] for part in batch)), tap, 0, 0.0)
+
+        raise memory_error(self.job.label, self.phase.batch, largest_fit(attempt, len(batch.labels)), self.setting)
+
+    def validate(self) -> float:
+        model = self.average.module if self.average else self.job.student
+        data = self.job.dataset
+        return accuracy(*predict(model, data.validation, data.normalize, self.fabric.device, self.job.data.workers))
+
+    def finish_epoch(self, row: Row) -> None:
+        """Log the epoch, then keep all that the next one starts from."""
+        assert self.log is not None
+        self.log.add(row)
+        weights = {"student": self.job.student.state_dict(), "methods": self.objective.methods.state_dict()}
+        if self.average:
+            weights["average"] = self.average.module.state_dict()
+        state = {
+            "identity": self.job.identity,
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "averaged": int(self.average.n_averaged) if self.average else 0,
+            "random": random_state(),
+            "rows": self.log.rows,
+        }
+        save_checkpoint(self.job.checkpoints, Checkpoint(int(row["epoch"]), weights, state))
+
+    def restore(self, found: Checkpoint) -> int:
+        """Take up everything the last finished epoch left; returns the phase's next epoch."""
+        self.objective.methods.load_state_dict(found.weights["methods"])
+        self.optimizer.load_state_dict(found.state["optimizer"])
+        if self.average:
+            self.average.module.load_state_dict(found.weights["average"])
+            self.average.n_averaged.fill_(found.state["averaged"])
+        self.fabric.strategy.precision.load_state_dict(found.state["precision"])
+        restore_random_state(found.state["random"])
+        return found.epoch - self.first

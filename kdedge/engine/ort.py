@@ -1,0 +1,159 @@
+"""ONNX Runtime.  Its engine is the model as optimized offline for this CPU, so that opening it does no such work.
+
+Part of the device closure: Python 3.8, standard library, numpy and onnxruntime.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from kdedge.core.errors import KdedgeError, MissingTool, ModelError, require
+from kdedge.engine.base import Backend, Session, TensorSpec, nearest, register
+from kdedge.engine.machine import usable_cores
+from kdedge.engine.precision import count_precisions
+
+if TYPE_CHECKING:
+    from kdedge.engine.base import Arrays
+
+PROVIDERS = ("CPUExecutionProvider",)
+LEVELS = {
+    "none": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+SILENT = 4  # only fatal messages: what fails is raised, and says so
+DTYPES = {"float": "float32", "double": "float64"}
+INLINE_BYTES = 1 << 40  # weights below this many bytes go into the engine's file, wherever the ONNX file had them
+PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed: ?|\S+\.(?:h|cc):\d+ .*?\) ")
+
+
+@register
+class OrtBackend(Backend):
+    name = "ort"
+    suffix = ".engine.onnx"
+    defaults = MappingProxyType({"threads": None, "provider": PROVIDERS[0], "graph_optimization": "all"})
+
+    def versions(self) -> dict[str, str]:
+        return {"onnxruntime": str(_onnxruntime().__version__)}
+
+    def settings(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Without `threads`: the physical cores this process may use.  An engine is past its `graph_optimization`."""
+        settings = super().settings(options)
+        if settings["threads"] is None:
+            settings["threads"] = usable_cores()
+        if type(settings["threads"]) is not int or settings["threads"] < 1:
+            raise KdedgeError(
+                "option threads of backend ort",
+                "expected a whole number from 1 on, given {!r}".format(settings["threads"]),
+            )
+        for key, known in (("provider", PROVIDERS), ("graph_optimization", tuple(LEVELS))):
+            if settings[key] not in known:
+                raise KdedgeError(
+                    f"option {key} of backend ort has no value {settings[key]!r}",
+                    nearest(str(settings[key]), known),
+                )
+        return settings
+
+    def _build(self, onnx: Path, out: Path, settings: dict[str, Any]) -> None:
+        options = _session_options(settings, settings["graph_optimization"])
+        options.optimized_model_filepath = str(out)
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", out.name + ".data")
+        options.add_session_config_entry(
+            "session.optimized_model_external_initializers_min_size_in_bytes", str(INLINE_BYTES)
+        )
+        _create(onnx, options, settings["provider"])
+
+    def _read_back(self, engine: Path) -> dict[str, int]:
+        return count_precisions(engine)
+
+    def _open(self, path: Path, settings: dict[str, Any], sidecar: dict[str, Any] | None) -> Session:
+        level = settings["graph_optimization"] if sidecar is None else "none"
+        session = _create(path, _session_options(settings, level), settings["provider"])
+        return OrtSession(path, session, {} if sidecar is None else sidecar.get("precision", {}))
+
+
+class OrtSession(Session):
+    def __init__(self, path: Path, session: Any, precision: dict[str, int]) -> None:
+        inputs = [_spec(value) for value in session.get_inputs()]
+        outputs = [_spec(value) for value in session.get_outputs()]
+        super().__init__(path.name, inputs, outputs, session.get_providers()[0], precision)
+        self._session: Any = session
+        self._names = [spec.name for spec in outputs]
+        self._failures = _failures()
+
+    def _infer(self, feeds: Arrays) -> Arrays:
+        if self._session is None:
+            raise ValueError(f"the session of {self.model} is closed")
+        try:
+            values = self._session.run(self._names, feeds)
+        except self._failures as error:
+            raise ModelError(f"{self.model} failed to run", _cause(error)) from error
+        return {name: values[index] for index, name in enumerate(self._names)}
+
+    def close(self) -> None:
+        self._session = self._feeds = None
+
+
+def _onnxruntime() -> Any:
+    return require("onnxruntime", "", "backend ort")
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """ONNX Runtime's exceptions; they have no base class of their own."""
+    native = vars(_onnxruntime().capi.onnxruntime_pybind11_state).values()
+    return tuple(kind for kind in native if isinstance(kind, type) and issubclass(kind, Exception))
+
+
+def _cause(error: Exception) -> str:
+    """The message in one line, without the library's error codes, source lines and repetitions of the path."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return PREFIX.sub("", lines[0]).strip() if lines else type(error).__name__
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _failures() as error:
+        raise ModelError(f"model {path}", _cause(error)) from error
+
+
+def _session_options(settings: dict[str, Any], level: str) -> Any:
+    ort = _onnxruntime()
+    options = ort.SessionOptions()
+    options.log_severity_level = SILENT
+    options.intra_op_num_threads = settings["threads"]
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, LEVELS[level])
+    return options
+
+
+def _create(path: Path, options: Any, provider: str) -> Any:
+    ort = _onnxruntime()
+    if provider not in ort.get_available_providers():
+        raise MissingTool(
+            f"{provider} is not in this onnxruntime",
+            "it has {}".format(", ".join(ort.get_available_providers())),
+        )
+    with _explained(path):
+        session = ort.InferenceSession(str(path), options, providers=[provider])
+    if session.get_providers()[0] != provider:
+        raise ModelError(
+            f"model {path}",
+            f"asked for {provider}, but onnxruntime fell back to {session.get_providers()[0]}",
+        )
+    return session
+
+
+def _spec(value: Any) -> TensorSpec:
+    """A tensor's type becomes numpy's name; other values (sequences, maps) keep ONNX Runtime's."""
+    shape = tuple(size if isinstance(size, int) and size > 0 else None for size in value.shape)
+    tensor = re.match(r"tensor\((\w+)\)$", value.type)
+    element = tensor.group(1) if tensor else value.type
+    return TensorSpec(value.name, shape, DTYPES.get(element, element))

@@ -1,0 +1,218 @@
+"""From a torch model to an ONNX file that stands alone: folded, simplified, checked, and saying what it takes.
+
+Only `trace` needs torch; reading, writing and the metadata work without it.
+"""
+
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx.version_converter
+import onnxruntime
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from onnx import ModelProto, ValueInfoProto, helper
+
+from kdedge.core.errors import ModelError, require
+from kdedge.core.recipe import Export, Normalize
+from kdedge.core.rundir import atomic_path
+from kdedge.core.stats import output_error
+from kdedge.export.preprocess import add_preprocess
+
+if TYPE_CHECKING:
+    from torch import nn
+
+INPUT, OUTPUT = "images", "logits"
+METADATA = "kdedge"
+EXPORTER_OPSET = 18  # the lowest that torch's exporter writes
+SAME = 1e-4  # largest relative difference that simplifying may make
+
+
+def export_onnx(
+    model: "nn.Module",
+    out: Path,
+    image_shape: tuple[int, int, int],
+    export: Export,
+    normalize: Normalize,
+    labels: tuple[str, ...],
+) -> None:
+    """Write `model`, in eval mode, to `out`; the model itself stays as it is.
+
+    The graph takes `images` and gives `logits` (N, classes).  Images are float32 (N, C, H, W), already normalized; with
+    `export.preprocess` they are uint8 (N, height, width, C) of any size.  N is 1 unless `export.dynamic_batch`.
+
+    Args:
+        image_shape: (C, H, W) of what the model sees.
+
+    Raises:
+        ModelError: torch cannot export the model, or the result is not what was asked for.
+    """
+    graph = trace(model, image_shape, export)
+    check_io(graph, image_shape, export, labels)
+    graph = at_opset(simplify(graph, image_shape), export.opset)
+    if export.preprocess:
+        add_preprocess(graph, image_shape, normalize)
+    describe(graph, image_shape, export, normalize, labels)
+    save(graph, out)
+
+
+def trace(model: "nn.Module", image_shape: tuple[int, int, int], export: Export) -> ModelProto:
+    """The graph as torch's exporter writes it, batch norm folded into the convolutions."""
+    import copy
+
+    import torch
+
+    require("onnxscript", "train", "torch's ONNX exporter")
+    still = copy.deepcopy(model).cpu().eval()
+    images = torch.zeros(2 if export.dynamic_batch else 1, *image_shape)
+    try:
+        program = torch.onnx.export(
+            still,
+            (images,),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            opset_version=max(export.opset, EXPORTER_OPSET),
+            dynamic_shapes=({0: torch.export.Dim("batch")},) if export.dynamic_batch else None,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise ModelError(f"{type(model).__name__} cannot be exported to ONNX", reason) from error
+    assert program is not None
+    return program.model_proto
+
+
+def check_io(graph: ModelProto, image_shape: tuple[int, int, int], export: Export, labels: tuple[str, ...]) -> None:
+    """Raises ModelError unless the graph takes one batch of images and gives one row of logits an image."""
+    batch = "batch" if export.dynamic_batch else 1
+    given = [(value.name, *dims(value)) for value in (*graph.graph.input, *graph.graph.output)]
+    wanted = [(INPUT, batch, *image_shape), (OUTPUT, batch, len(labels))]
+    if given != wanted:
+        raise ModelError(f"the exported graph has {given}", f"for {len(labels)} labels it should have {wanted}")
+
+
+def dims(value: ValueInfoProto) -> list[int | str]:
+    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+def simplify(graph: ModelProto, image_shape: tuple[int, int, int]) -> ModelProto:
+    """Constant-folded and without dead nodes; compared with what went in on random images."""
+    simpler, _ = require("onnxsim", "train", "exporting to ONNX").simplify(graph)
+    assert isinstance(simpler, ModelProto)
+    forget_source(simpler)
+    batch = dims(graph.graph.input[0])[0]
+    images = np.random.default_rng(0).standard_normal((2 if batch == "batch" else 1, *image_shape), dtype=np.float32)
+    error, _ = output_error(run(graph, images), run(simpler, images))
+    if not error <= SAME:
+        raise ModelError(
+            "simplifying the ONNX graph changed its outputs",
+            f"by {error:.1e} of their largest value, {SAME:.0e} is allowed",
+            "pip install -U onnxsim",
+        )
+    return simpler
+
+
+def forget_source(model: ModelProto) -> None:
+    """Remove the exporter's notes, which name source files of this machine."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+
+
+def run(graph: ModelProto, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run([OUTPUT], {INPUT: images})[0])
+
+
+def at_opset(graph: ModelProto, opset: int) -> ModelProto:
+    """The graph in the opset asked for; older ones than the exporter's are converted to."""
+    if opset_of(graph) > opset:
+        graph = lowered(graph, opset)
+    if opset_of(graph) != opset:
+        written = opset_of(graph)
+        raise ModelError(f"export.opset {opset}", f"the exporter wrote {written}", f"--set export.opset={written}")
+    return graph
+
+
+def lowered(graph: ModelProto, opset: int) -> ModelProto:
+    for node in graph.graph.node:
+        for attribute in [a for a in node.attribute if a.name == "noop_with_empty_axes" and a.i == 0]:
+            node.attribute.remove(attribute)  # a default that the converter does not know how to leave out
+    try:
+        return onnx.version_converter.convert_version(graph, opset)
+    except RuntimeError as error:
+        reason = str(error).strip().rpartition(": ")[2]
+        raise ModelError(f"export.opset {opset}", reason, f"--set export.opset={EXPORTER_OPSET}") from error
+
+
+def opset_of(graph: ModelProto) -> int:
+    version: int = next(entry.version for entry in graph.opset_import if not entry.domain)
+    return version
+
+
+def describe(
+    graph: ModelProto, image_shape: tuple[int, int, int], export: Export, normalize: Normalize, labels: tuple[str, ...]
+) -> None:
+    """Note in the model what a program that runs it must know."""
+    layout, dtype = ("NHWC", "uint8") if export.preprocess else ("NCHW", "float32")
+    how = "pixels of any size" if export.preprocess else "(pixels / 255 - mean) / std"
+    graph.doc_string = f"{INPUT}: {dtype} {layout}, {how}.  {OUTPUT}: a row an image, a column a label."
+    graph.producer_name, graph.producer_version = "kdedge", metadata.version("kdedge")
+    write_metadata(
+        graph,
+        {
+            "producer": f"kdedge {graph.producer_version}",
+            "exporter": f"torch {metadata.version('torch')}",
+            "opset": opset_of(graph),
+            "precision": "fp32",
+            "labels": list(labels),
+            "image_shape": list(image_shape),
+            "layout": layout,
+            "dtype": dtype,
+            "preprocess": export.preprocess,
+            "normalize": normalize.model_dump(mode="json"),
+        },
+    )
+
+
+def write_metadata(graph: ModelProto, values: dict[str, Any]) -> None:
+    helper.set_model_props(graph, {METADATA: json.dumps(values, sort_keys=True)})
+
+
+def metadata_of(graph: ModelProto) -> dict[str, Any]:
+    text = next((entry.value for entry in graph.metadata_props if entry.key == METADATA), "{}")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What kdedge noted in the model: labels, image_shape, layout, dtype, normalize, ...; empty for others' models.
+
+    Raises:
+        ModelError: not an ONNX file.
+    """
+    return metadata_of(load(path))
+
+
+def load(path: Path) -> ModelProto:
+    """Raises ModelError when there is no ONNX model at `path`."""
+    try:
+        graph = onnx.load(path)
+    except (OSError, DecodeError) as error:
+        raise ModelError(f"cannot read {path}", str(error)) from None
+    if not graph.graph.output:
+        raise ModelError(f"{path} is not an ONNX model", "it holds no graph with an output")
+    return graph
+
+
+def save(graph: ModelProto, out: Path) -> None:
+    """Check the graph, types and shapes included, and write it in one piece."""
+    onnx.checker.check_model(graph, full_check=True)
+    with atomic_path(out) as temporary:
+        onnx.save(graph, temporary)

@@ -1,0 +1,154 @@
+"""Whether each hop on the way to the engine still computes what the one before it did, image by image."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdedge.core.errors import ModelError
+from kdedge.core.recipe import Tolerance
+from kdedge.core.report import Hop
+from kdedge.core.rundir import atomic_path
+from kdedge.core.stats import classify, output_error
+from kdedge.engine.base import Session
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Logits = NDArray[np.float32]
+Labels = NDArray[np.integer[Any]]
+ROUNDING = 1e-12  # of a difference of two accuracies
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Raw outputs of one hop, one row an image."""
+
+    ids: NDArray[np.int64]
+    """(N,) which images of the set."""
+    outputs: Logits
+    """(N, classes)"""
+
+    def save(self, path: Path) -> None:
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, ids=self.ids.astype(np.int64), outputs=self.outputs.astype(np.float32))
+
+    @classmethod
+    def load(cls, path: Path) -> "Predictions":
+        """Raises ModelError when `path` does not hold predictions."""
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(arrays["ids"], arrays["outputs"])
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            raise ModelError(f"cannot read predictions from {path}", str(error), "kdedge export") from None
+
+
+def predict_torch(model: "nn.Module", images: NDArray[np.float32], batch: int = 256) -> Logits:
+    """Logits (N, classes) of normalized images (N, C, H, W), in eval mode; the model's modes are put back."""
+    import torch
+
+    modes = [(module, module.training) for module in model.modules()]
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    model.eval()
+    try:
+        with torch.inference_mode():
+            parts = [model(torch.from_numpy(part).to(device)).float().cpu().numpy() for part in batches(images, batch)]
+    finally:
+        for module, training in modes:
+            module.training = training
+    return np.concatenate(parts)
+
+
+def predict_session(session: Session, images: NDArray[Any], batch: int = 256) -> Logits:
+    """Logits (N, classes) of images in the session's own input form; a fixed batch wins over `batch`."""
+    given, taken = session.inputs[0], session.outputs[0]
+    fixed = given.shape[0]
+    parts = []
+    for part in batches(images, fixed or batch):
+        missing = fixed - len(part) if fixed else 0
+        feed = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
+        parts.append(session.run({given.name: feed})[taken.name][: len(part)])
+    return np.concatenate(parts).astype(np.float32, copy=False)
+
+
+def batches(images: NDArray[Any], size: int) -> list[NDArray[Any]]:
+    if not len(images):
+        raise ModelError("no images to predict on", "the set is empty")
+    return [np.ascontiguousarray(images[start : start + size]) for start in range(0, len(images), size)]
+
+
+def compare(
+    name: str,
+    candidate: Predictions,
+    reference: Predictions | None,
+    labels: Labels,
+    tolerance: Tolerance,
+    *,
+    reference_name: str | None = None,
+) -> Hop:
+    """One hop beside the one it came from (None for the first).
+
+    Images whose outputs are not finite count as wrong and are left out of the errors.
+
+    Args:
+        labels: (N,) of the same images, in the same order.
+
+    Raises:
+        ModelError: the two hops, or the labels, are not of the same images.
+    """
+    check_same(name, candidate, reference, labels)
+    hop = Hop(name=name, reference=reference_name, quality=classify(judged(candidate.outputs, labels), labels))
+    finite = np.isfinite(candidate.outputs).all(axis=1)
+    if not finite.all():
+        count = f"{np.isnan(candidate.outputs).sum()} NaN, {np.isinf(candidate.outputs).sum()} Inf"
+        hop.problems.append(f"{(~finite).sum()} of {len(labels)} images have outputs that are not finite ({count})")
+    if reference is None:
+        return hop
+    both = finite & np.isfinite(reference.outputs).all(axis=1)
+    if both.any():
+        hop.max_error, hop.mean_error = output_error(reference.outputs[both], candidate.outputs[both])
+    same = candidate.outputs.argmax(axis=1) == reference.outputs.argmax(axis=1)
+    hop.agreement = float((same & both).mean())
+    drop = classify(judged(reference.outputs, labels), labels).top1 - hop.quality.top1
+    hop.problems += exceeded(hop, drop, tolerance)
+    return hop
+
+
+def check_same(name: str, candidate: Predictions, reference: Predictions | None, labels: Labels) -> None:
+    if not len(candidate.ids) == len(candidate.outputs) == len(labels):
+        counts = f"{len(candidate.ids)} ids, {len(candidate.outputs)} predictions and {len(labels)} labels"
+        raise ModelError(f"{name} cannot be judged", f"there are {counts}", "kdedge export")
+    if reference is None:
+        return
+    if not np.array_equal(candidate.ids, reference.ids):
+        raise ModelError(f"{name} and the hop it came from are of different images", "the ids differ", "kdedge export")
+    if candidate.outputs.shape != reference.outputs.shape:
+        shapes = f"{candidate.outputs.shape} and {reference.outputs.shape}"
+        raise ModelError(f"{name} and the hop it came from differ in shape", shapes, "kdedge export")
+
+
+def judged(outputs: Logits, labels: Labels) -> Logits:
+    """Outputs with each row that is not finite replaced by one that is wrong whatever the class."""
+    broken = ~np.isfinite(outputs).all(axis=1)
+    if not broken.any():
+        return outputs
+    scores = outputs.copy()
+    scores[broken] = 0
+    scores[broken, labels[broken]] = -1
+    return scores
+
+
+def exceeded(hop: Hop, top1_drop: float, tolerance: Tolerance) -> list[str]:
+    """Each limit that was passed, as a sentence."""
+    problems = []
+    if tolerance.max_error is not None and hop.max_error is not None and hop.max_error > tolerance.max_error:
+        problems.append(f"outputs differ by {hop.max_error:.4g} of the largest one, limit {tolerance.max_error:g}")
+    if tolerance.agreement is not None and hop.agreement is not None and hop.agreement < tolerance.agreement:
+        kept, least = 100 * hop.agreement, 100 * tolerance.agreement
+        problems.append(f"{kept:.4g} % of the images keep their class, limit {least:g} %")
+    if tolerance.top1_drop is not None and top1_drop > tolerance.top1_drop + ROUNDING:
+        problems.append(f"top-1 fell by {100 * top1_drop:.4g} points, limit {100 * tolerance.top1_drop:g}")
+    return problems

@@ -1,0 +1,140 @@
+"""Smaller number formats made from a float32 ONNX file: fp16, and int8 with calibrated Q/DQ pairs.
+
+Preprocessing nodes stay in float32 in both.  Needs onnx and onnxruntime, no torch.
+"""
+
+import io
+import tempfile
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto
+from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData, create_calibrator
+from onnxruntime.quantization.onnx_model import ONNXModel
+from onnxruntime.quantization.registry import QDQRegistry
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from kdedge.core.errors import ModelError
+from kdedge.core.recipe import Calibration, Export
+from kdedge.export.onnx import dims, load, metadata_of, save, write_metadata
+from kdedge.export.preprocess import PIXELS, preprocess_nodes
+
+METHODS = {
+    "minmax": CalibrationMethod.MinMax,
+    "entropy": CalibrationMethod.Entropy,
+    "percentile": CalibrationMethod.Percentile,
+}
+ENTROPY_BINS, ENTROPY_LEVELS = 1024, 256
+"""ONNX Runtime's own 128 and 128 leave entropy a single threshold to choose from: the full range."""
+
+
+def to_fp16(source: Path, out: Path) -> None:
+    """Weights and arithmetic in float16; inputs and outputs keep their types."""
+    model = onnx.shape_inference.infer_shapes(load(source), strict_mode=True)
+    metadata = metadata_of(model) | {"precision": "fp16"}
+    pixels = preprocess_nodes(model)
+    forget_types(model, {name for node in model.graph.node if node.name in pixels for name in node.output} - {PIXELS})
+    model = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True, node_block_list=pixels)
+    ONNXModel(model).topological_sort()  # the converter appends its casts at the end
+    write_metadata(model, metadata)
+    save(model, out)
+
+
+def forget_types(model: ModelProto, names: set[str]) -> None:
+    """Drop value infos: the converter puts casts around every blocked value that it knows the type of."""
+    kept = [info for info in model.graph.value_info if info.name not in names]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(kept)
+
+
+def to_int8(source: Path, out: Path, images: NDArray[Any], export: Export) -> None:
+    """Static quantization: int8 weights, one scale a channel, and calibrated activations, as Q/DQ pairs.
+
+    Args:
+        images: what to calibrate on, in the model's own input form.
+        export: `calibration` (its `images` is the caller's to apply) and `quantization` are read.
+
+    Raises:
+        ModelError: the images do not fit the model's input, or nothing in the model can be quantized.
+    """
+    model = onnx.shape_inference.infer_shapes(load(source), strict_mode=True)
+    check_images(source, model, images)
+    pixels, how = preprocess_nodes(model), export.quantization
+    operators = sorted({node.op_type for node in model.graph.node if node.name not in pixels} & set(QDQRegistry))
+    metadata = metadata_of(model) | {
+        "precision": "int8",
+        "calibration": export.calibration.model_dump(mode="json") | {"images": len(images)},
+        "quantization": how.model_dump(mode="json"),
+    }
+    quantizer = QDQQuantizer(
+        model,
+        per_channel=True,
+        reduce_range=False,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QInt8 if how.activations == "int8" else QuantType.QUInt8,
+        tensors_range=tensor_ranges(model, images, operators, export.calibration, how.symmetric),
+        nodes_to_quantize=[],
+        nodes_to_exclude=pixels,
+        op_types_to_quantize=operators,
+        extra_options={"ActivationSymmetric": how.symmetric, "QuantizeBias": how.quantize_bias},
+    )
+    quantizer.quantize_model()
+    quantizer.model.topological_sort()
+    quantized = quantizer.model.model
+    if not any(node.op_type == "QuantizeLinear" for node in quantized.graph.node):
+        raise ModelError(f"{source} cannot be made int8", "none of its operators can be quantized")
+    write_metadata(quantized, metadata)
+    save(quantized, out)
+
+
+def check_images(source: Path, model: ModelProto, images: NDArray[Any]) -> None:
+    entry = model.graph.input[0]
+    dtype, shape = onnx.helper.tensor_dtype_to_np_dtype(entry.type.tensor_type.elem_type), dims(entry)
+    sizes = zip(shape[1:], images.shape[1:], strict=False)
+    fits = images.ndim == len(shape) and all(isinstance(want, str) or want == have for want, have in sizes)
+    if not len(images) or images.dtype != dtype or not fits:
+        takes = f"{source} takes {dtype} ({', '.join(map(str, shape))})"
+        raise ModelError(f"calibration images of {images.dtype} {images.shape}", takes)
+
+
+class Reader:
+    """The one method of a CalibrationDataReader that calibrators call."""
+
+    def __init__(self, name: str, images: NDArray[Any], batch: int) -> None:
+        self._feeds = iter([{name: images[start : start + batch]} for start in range(0, len(images), batch)])
+
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
+        return next(self._feeds, None)
+
+
+def tensor_ranges(
+    model: ModelProto, images: NDArray[Any], operators: list[str], how: Calibration, symmetric: bool
+) -> TensorsData:
+    """Ranges of the activations.  One chunk's are in memory at a time; ranges or histograms carry over to the next."""
+    entry = model.graph.input[0]
+    batch = dims(entry)[0]
+    with tempfile.TemporaryDirectory(prefix="kdedge-calibration-") as name, redirect_stdout(io.StringIO()):  # it prints
+        folder = Path(name)
+        onnx.save(model, folder / "model.onnx")
+        calibrator = create_calibrator(
+            folder / "model.onnx",
+            operators,
+            augmented_model_path=str(folder / "augmented.onnx"),
+            calibrate_method=METHODS[how.method],
+            extra_options=calibrator_options(how, symmetric),
+        )
+        for start in range(0, len(images), how.chunk):
+            chunk = images[start : start + how.chunk]
+            calibrator.collect_data(Reader(entry.name, chunk, batch if isinstance(batch, int) else len(chunk)))
+        return calibrator.compute_data()
+
+
+def calibrator_options(how: Calibration, symmetric: bool) -> dict[str, Any]:
+    if how.method == "entropy":
+        return {"symmetric": symmetric, "num_bins": ENTROPY_BINS, "num_quantized_bins": ENTROPY_LEVELS}
+    if how.method == "percentile":
+        return {"symmetric": symmetric, "percentile": how.percentile}
+    return {"symmetric": symmetric}

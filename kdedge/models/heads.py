@@ -1,0 +1,64 @@
+"""Classifiers that branch off a network's stages, for self-distillation and early exits.
+
+L. Zhang et al.: "Be Your Own Teacher", ICCV 2019, arXiv:1905.08094 (exits at the stages);
+Q. Wang et al.: "ECA-Net", CVPR 2020, arXiv:1910.03151, eq. (9)-(12) (attention with three to five weights).
+"""
+
+from itertools import pairwise
+from math import log2
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdedge.models.blocks import conv_norm_relu, depthwise_separable, init_weights
+
+Attention = Literal["eca", "none"]
+
+
+def eca_kernel(channels: int) -> int:
+    """Odd size of the kernel over channels: |(log2 C + 1) / 2|, the next odd number where that is even."""
+    size = int(abs((log2(channels) + 1) / 2))
+    return size if size % 2 else size + 1
+
+
+class ECA(nn.Module):
+    """Scales each channel by a sigmoid of its own and its neighbours' means."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        size = eca_kernel(channels)
+        self.conv = nn.Conv1d(1, 1, size, padding=size // 2, bias=False)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        means = F.adaptive_avg_pool2d(feature, 1).flatten(2).transpose(1, 2)  # (N, 1, C)
+        scale: Tensor = self.conv(means).sigmoid().transpose(1, 2).unsqueeze(3)  # (N, C, 1, 1)
+        return feature * scale
+
+
+class ExitHead(nn.Module):
+    """A stage's own classifier: attention, depthwise-separable convolutions down to the last stage's size, pooling.
+
+    Args:
+        out_channels: of the network's last stage, so that embeddings can be compared with its own.
+        downsamples: times the map is halved on the way there.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, downsamples: int, classes: int, attention: Attention = "eca"
+    ) -> None:
+        super().__init__()
+        self.attention = ECA(in_channels) if attention == "eca" else nn.Identity()
+        between = [min(in_channels << n, out_channels) for n in range(1, downsamples)]
+        steps = [depthwise_separable(a, b, stride=2) for a, b in pairwise([in_channels, *between, out_channels])]
+        if downsamples == 0:
+            same = in_channels == out_channels
+            steps = [] if same else [conv_norm_relu(nn.Conv2d(in_channels, out_channels, 1, bias=False), out_channels)]
+        self.steps = nn.Sequential(*steps)
+        self.linear = nn.Linear(out_channels, classes)
+        init_weights(self)
+
+    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, in_channels, H, W) -> embedding (N, out_channels), logits (N, classes)."""
+        embedding = F.adaptive_avg_pool2d(self.steps(self.attention(feature)), 1).flatten(1)
+        return embedding, self.linear(embedding)

@@ -1,0 +1,51 @@
+"""data -> arrays/calibration.npz and arrays/eval.npz: images as the exported model takes them, labels, image ids.
+
+Below this line of the pipeline nothing knows a data set: export, engine, profile and a board see arrays.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kdedge.core.recipe import Export, Normalize
+from kdedge.core.rundir import atomic_path
+from kdedge.data.build import Dataset, FolderSet, ImageSet
+from kdedge.data.loader import Normalizer, eval_batches
+
+LIMIT = 2**30
+"""Bytes of evaluation images at most; of a larger set an even selection is taken."""
+
+
+def write_arrays(dataset: Dataset, export: Export, folder: Path) -> list[str]:
+    """Returns the names of the two files, relative to the run."""
+    channels, height, width = dataset.image_shape
+    per_image = channels * height * width * (1 if export.preprocess else 4)
+    calibration = spread(len(dataset.train), export.calibration.images)
+    evaluation = spread(len(dataset.test), max(1, LIMIT // per_image))
+    write(folder / "calibration.npz", dataset.train.subset(calibration), dataset.normalize, export, calibration)
+    write(folder / "eval.npz", dataset.test.subset(evaluation), dataset.normalize, export, evaluation)
+    return [f"{folder.name}/calibration.npz", f"{folder.name}/eval.npz"]
+
+
+def spread(available: int, wanted: int) -> NDArray[np.int64]:
+    """At most `wanted` positions, evenly over those available."""
+    return np.linspace(0, available - 1, min(wanted, available)).round().astype(np.int64)
+
+
+def write(
+    path: Path, images: ImageSet | FolderSet, normalize: Normalize, export: Export, ids: NDArray[np.int64]
+) -> None:
+    parts, labels = [], []
+    normalizer = Normalizer(normalize)
+    for batch in eval_batches(images, 500, torch.device("cpu")).epoch(0):
+        parts.append((batch.images.permute(0, 2, 3, 1) if export.preprocess else normalizer(batch.images)).numpy())
+        labels.append(batch.labels.numpy())
+    with atomic_path(path) as temporary:
+        np.savez(temporary, images=np.concatenate(parts), labels=np.concatenate(labels), ids=ids)
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in ("images", "labels", "ids")}

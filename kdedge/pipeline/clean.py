@@ -1,0 +1,24 @@
+"""Runs and cached teachers that take disk: said first, removed only when asked."""
+
+import shutil
+from pathlib import Path
+
+from kdedge.core import console
+from kdedge.core.console import size
+from kdedge.core.rundir import RUNS, cache_folder
+
+
+def run(remove: bool, runs: Path = RUNS) -> None:
+    """List every run here and every cached teacher; with `remove`, delete them."""
+    folders = [
+        path for path in (*sorted(runs.glob("*")), *sorted((cache_folder() / "teachers").glob("*"))) if path.is_dir()
+    ]
+    sizes = {path: sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) for path in folders}
+    title = "removed" if remove else "would be removed"
+    console.show_table(title, ("folder", "bytes"), [[str(path), size(count)] for path, count in sizes.items()])
+    console.emit({"removed": remove, "folders": {str(path): count for path, count in sizes.items()}})
+    if remove:
+        for path in folders:
+            shutil.rmtree(path)
+    elif folders:
+        console.say(f"{size(sum(sizes.values()))} in all; kdedge clean --yes removes them")

@@ -1,0 +1,148 @@
+"""recipe -> student/, baseline/, teacher.safetensors, predictions/, training.json"""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from kdedge.core import console
+from kdedge.core.recipe import CrossEntropy, Normalize, Phase
+from kdedge.core.report import TrainedModel, TrainingReport
+from kdedge.core.rundir import digest, write_json
+from kdedge.data.build import Dataset, build_data
+from kdedge.distill.evaluate import accuracy, predict
+from kdedge.distill.job import Job, cpu_threads, make_fabric
+from kdedge.distill.result import Result
+from kdedge.distill.teachers import FrozenTeacher
+from kdedge.distill.trainer import train
+from kdedge.export.parity import Predictions
+from kdedge.models.weights import save_weights
+from kdedge.pipeline.environment import environment
+from kdedge.pipeline.names import check_names, check_networks
+from kdedge.pipeline.networks import TeacherNet, build, describe, obtain_teacher
+from kdedge.pipeline.project import RECIPE, TRAINING, Project
+from kdedge.pipeline.show import show_training
+
+
+def run(project: Project) -> list[str]:
+    """Train what is not trained yet; returns the artifacts."""
+    check_names(project)
+    recipe = project.recipe
+    torch.set_num_threads(cpu_threads(recipe.run))
+    dataset = build_data(recipe.data, recipe.seed)
+    check_networks(project, dataset)
+    work = Distillation(project, dataset)
+    teacher = work.teacher()
+    baseline = work.train_baseline() if recipe.baseline else None
+    student = work.train_student()
+    report = TrainingReport(
+        recipe=recipe.name,
+        seed=recipe.seed,
+        train_images=len(dataset.train),
+        validation_images=len(dataset.validation),
+        test_images=len(dataset.test),
+        labels=list(dataset.labels),
+        methods=[method.name for phase in recipe.phases for method in phase.methods],
+        student=student,
+        teacher=teacher,
+        baseline=baseline,
+        environment=environment(),
+    )
+    write_json(project.run / TRAINING, report)
+    show_training(report)
+    console.emit(report)
+    return [*work.artifacts, TRAINING, RECIPE]
+
+
+class Distillation:
+    """One run of the command: what it measures as it goes, and what it has written."""
+
+    def __init__(self, project: Project, dataset: Dataset) -> None:
+        self.project, self.recipe, self.dataset = project, project.recipe, dataset
+        self.device = make_fabric(self.recipe.run.model_copy(update={"devices": 1})).device
+        self.artifacts: list[str] = []
+        self.frozen: FrozenTeacher | None = None
+
+    def measure(self, name: str, network: nn.Module, normalize: Normalize) -> float:
+        """Top-1 on the test split; the predictions are kept."""
+        network.to(self.device)
+        logits, labels = predict(network, self.dataset.test, normalize, self.device, self.recipe.data.workers)
+        Predictions(np.arange(len(labels)), logits.numpy()).save(self.project.run / f"predictions/{name}.npz")
+        self.artifacts.append(f"predictions/{name}.npz")
+        return accuracy(logits, labels)
+
+    def teacher(self) -> TrainedModel | None:
+        """Obtain the teacher and say how good it is, before anything learns from it."""
+        if not self.recipe.teachers:
+            return None
+        chosen = self.recipe.teachers[0]
+        found = obtain_teacher(self.project, chosen, self.dataset)
+        top1 = self.measure("teacher", found.network, found.normalize)
+        console.say(f"teacher {chosen.name}: {console.percent(top1)} top-1 on {len(self.dataset.test)} test images")
+        self.frozen = FrozenTeacher(found.network, found.normalize)
+        save_weights(found.network, self.project.run / "teacher.safetensors")
+        self.artifacts.append("teacher.safetensors")
+        self.keep_log(found)
+        return describe(
+            chosen,
+            found.network,
+            self.dataset,
+            top1=top1,
+            source=found.source,
+            seconds=found.seconds,
+            epochs=found.epochs,
+        )
+
+    def keep_log(self, found: TeacherNet) -> None:
+        if found.folder:
+            (self.project.run / "teacher").mkdir(exist_ok=True)
+            shutil.copyfile(found.folder / "log.csv", self.project.run / "teacher/log.csv")
+            self.artifacts.append("teacher/log.csv")
+
+    def train_student(self) -> TrainedModel:
+        return self.train("student", self.recipe.phases, self.project.student_key(), self.frozen)
+
+    def train_baseline(self) -> TrainedModel:
+        """The same student, from the same start, for the same epochs, on the labels alone."""
+        phases = tuple(labels_only(phase) for phase in self.recipe.phases)
+        recipe = self.recipe.model_copy(update={"phases": phases, "teachers": ()})
+        return self.train("baseline", phases, replace(self.project, recipe=recipe).student_key(), None)
+
+    def train(self, name: str, phases: tuple[Phase, ...], identity: str, teacher: FrozenTeacher | None) -> TrainedModel:
+        recipe, folder = self.recipe, self.project.run / name
+        network = build(recipe.student, self.dataset, recipe.seed)
+        label = f"{name} {recipe.student.name}"
+        job = Job(
+            label,
+            network,
+            self.dataset,
+            recipe.data,
+            phases,
+            recipe.run,
+            recipe.seed,
+            folder,
+            digest(identity),
+            teacher,
+        )
+        result: Result = train(job)
+        self.artifacts += [f"{name}/weights.safetensors", f"{name}/methods.safetensors", f"{name}/log.csv"]
+        top1 = self.measure(name, network, self.dataset.normalize)
+        return describe(
+            recipe.student,
+            network,
+            self.dataset,
+            top1=top1,
+            validation_top1=result.validation_top1,
+            epochs=result.epochs,
+            seconds=result.seconds,
+            exits=result.exits,
+            extra_params=result.extra_params,
+            source="trained",
+        )
+
+
+def labels_only(phase: Phase) -> Phase:
+    smoothing = phase.cross_entropy.label_smoothing
+    return phase.model_copy(update={"methods": (), "cross_entropy": CrossEntropy(label_smoothing=smoothing)})

@@ -1,0 +1,49 @@
+"""What this machine has and lacks, each with the line that brings it."""
+
+from importlib.metadata import version
+from importlib.util import find_spec
+
+from kdedge.core import console
+from kdedge.core.rundir import cache_folder
+from kdedge.engine.base import backend
+from kdedge.profile.board import fingerprint
+
+NEEDS = {
+    "onnxruntime": ("engines, profile", ""),
+    "onnx": ("export", ""),
+    "torch": ("distill, export", "train"),
+    "torchvision": ("data sets, models", "train"),
+    "lightning_fabric": ("distill", "train"),
+    "safetensors": ("distill", "train"),
+    "onnxscript": ("export", "train"),
+    "onnxsim": ("export", "train"),
+    "sklearn": ("the digits data set", "train"),
+    "tensorboard": ("training logs", "train"),
+}
+
+
+def run() -> None:
+    """Show packages, processor and accelerator of this machine."""
+    table = [package_row(package, *need) for package, need in NEEDS.items()]
+    console.show_table("packages", ("package", "version", "for", "to get it"), table)
+    device = fingerprint(backend("ort").versions())
+    facts = {**device["match"], **device["note"], "accelerator": accelerator(), "cache": str(cache_folder())}
+    console.show_table("this machine", ("fact", "value"), [[key, str(value)] for key, value in facts.items()])
+    console.emit({"packages": table, "machine": facts})
+
+
+def package_row(package: str, used_for: str, extra: str) -> list[str]:
+    if find_spec(package):
+        name = {"lightning_fabric": "lightning-fabric", "sklearn": "scikit-learn"}.get(package, package)
+        return [package, version(name), used_for, ""]
+    return [package, "missing", used_for, f'pip install "kdedge[{extra}]"' if extra else "pip install kdedge"]
+
+
+def accelerator() -> str:
+    if not find_spec("torch"):
+        return "unknown without torch"
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name(0)} x {torch.cuda.device_count()}"
+    return "mps" if torch.backends.mps.is_available() else "none: trains on the CPU"

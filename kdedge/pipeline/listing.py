@@ -1,0 +1,104 @@
+"""What there is to choose from: recipes, presets, methods, models, layers."""
+
+import inspect
+import json
+import shutil
+from pathlib import Path
+
+from kdedge.core import console
+from kdedge.core.console import many, show_table
+from kdedge.core.errors import KdedgeError
+from kdedge.core.load import shipped
+from kdedge.core.recipe import Recipe
+from kdedge.core.registry import nearest
+
+
+def first_comment(path: Path) -> str:
+    """The first line of a YAML file's header."""
+    line = path.read_text(encoding="utf-8").partition("\n")[0]
+    return line.lstrip("# ").strip() if line.startswith("#") else ""
+
+
+def show_shipped() -> None:
+    for kind, title in (
+        ("recipes", "recipes: kdedge run NAME"),
+        ("export", "export presets: export.preset in a recipe"),
+    ):
+        known = shipped(kind)  # type: ignore[arg-type]
+        show_table(title, ("name", "what"), [[name, first_comment(path)] for name, path in known.items()])
+    console.emit({kind: list(shipped(kind)) for kind in ("recipes", "export")})  # type: ignore[arg-type]
+
+
+def copy_shipped(name: str, into: Path) -> None:
+    """Raises KdedgeError when nothing of that name ships, or the file is there already."""
+    known = shipped("recipes") | shipped("export")
+    if name not in known:
+        raise KdedgeError(f"no recipe or preset {name!r}", nearest(name, known), "kdedge ls")
+    target = into / known[name].name if into.is_dir() else into
+    if target.exists():
+        raise KdedgeError(f"{target} exists", "it is not overwritten", f"kdedge cp {name} OTHER.yaml")
+    shutil.copyfile(known[name], target)
+    console.say(f"{target}")
+
+
+def show_schema() -> None:
+    console.show_text(json.dumps(Recipe.model_json_schema(), indent=2))
+    console.emit(Recipe.model_json_schema())
+
+
+def show_methods(name: str | None) -> None:
+    """All methods, or one with its options."""
+    from kdedge.distill.base import METHODS
+
+    if name is None:
+        table = [[known, source_of(METHODS.get(known)).partition("\n")[0]] for known in METHODS.names()]
+        show_table("methods", ("name", "what"), table, "kdedge methods NAME shows one's options and its source")
+        console.emit(METHODS.names())
+        return
+    method = METHODS.get(name)
+    console.show_text(source_of(method) + "\n")
+    schema = method.Config.model_json_schema()
+    table = [
+        [key, json.dumps(option.get("default")), option.get("description", "")]
+        for key, option in schema["properties"].items()
+    ]
+    show_table(f"options of {name}", ("option", "default", "meaning"), table)
+    console.emit(schema)
+
+
+def source_of(method: type) -> str:
+    """What a method's module says of it: a line, then the paper."""
+    return inspect.getdoc(inspect.getmodule(method)) or ""
+
+
+def show_models(classes: int, size: int) -> None:
+    from kdedge.models.zoo import model_costs
+
+    table = [[name, many(price.params), many(price.macs)] for name, price in model_costs(classes, (3, size, size))]
+    caption = "also torchvision:NAME and timm:NAME"
+    show_table(f"models, {classes} classes, {size}x{size}", ("name", "parameters", "MACs"), table, caption)
+    console.emit([dict(zip(("name", "params", "macs"), row, strict=True)) for row in table])
+
+
+def show_layers(model: str, classes: int, size: int) -> None:
+    from kdedge.models.cost import layers
+    from kdedge.models.features import feature_points
+    from kdedge.models.zoo import build_model
+
+    shape = (3, size, size)
+    network = build_model(model, {}, classes, shape)
+    points = {point.module: name for name, point in feature_points(network, shape).items()}
+    table = [
+        [
+            layer.path,
+            layer.kind,
+            "x".join(map(str, layer.shape)),
+            many(layer.params),
+            many(layer.macs),
+            points.get(layer.path, ""),
+        ]
+        for layer in layers(network, shape)
+        if layer.path
+    ]
+    show_table(f"{model} at {size}x{size}", ("module", "type", "output", "parameters", "MACs", "feature point"), table)
+    console.emit(table)

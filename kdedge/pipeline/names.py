@@ -1,0 +1,69 @@
+"""The second half of recipe checking: do the names and options in it exist, and where stands each that does not."""
+
+from collections.abc import Callable, Iterator
+
+from pydantic import ValidationError
+
+from kdedge.core.errors import KdedgeError
+from kdedge.core.load import KeyPath, Problem, explain, report_problems
+from kdedge.core.recipe import MethodUse, Phase
+from kdedge.data.build import DATASETS, Dataset
+from kdedge.distill.base import METHODS
+from kdedge.engine.base import backend
+from kdedge.pipeline.networks import build
+from kdedge.pipeline.project import Project
+
+
+def check_names(project: Project) -> None:
+    """Raises RecipeError with every data set, backend, method or option that does not exist."""
+    recipe = project.recipe
+    looked_up: list[tuple[KeyPath, Callable[[], object]]] = [
+        (("data", "name"), lambda: DATASETS.get(recipe.data.name)),
+        (("export", "backend"), lambda: backend(recipe.export.backend)),
+    ]
+    problems = [found for path, look_up in looked_up if (found := attempt(project, path, look_up))]
+    for index, phase in enumerate(recipe.phases):
+        problems += check_methods(project, phase, index)
+    if problems:
+        raise report_problems(project.source.name, problems)
+
+
+def check_methods(project: Project, phase: Phase, index: int) -> Iterator[Problem]:
+    for number, use in enumerate(phase.methods):
+        path: KeyPath = ("phases", index, "methods", number)
+        if found := attempt(project, (*path, "name"), lambda use=use: METHODS.get(use.name)):  # type: ignore[misc]
+            yield found
+            continue
+        if METHODS.get(use.name).needs_teacher and not project.recipe.teachers:
+            yield project.source.problem((*path, "name"), f"{use.name} needs a teacher, and the recipe has none")
+        yield from check_options(project, use, (*path, "options"))
+
+
+def check_options(project: Project, use: MethodUse, path: KeyPath) -> Iterator[Problem]:
+    config = METHODS.get(use.name).Config
+    try:
+        config.model_validate(use.options)
+    except ValidationError as error:
+        for detail in error.errors():
+            yield explain(project.source, detail, config, path)
+
+
+def check_networks(project: Project, dataset: Dataset) -> None:
+    """Raises RecipeError with every network that does not build under its name and options."""
+    recipe = project.recipe
+    wanted = {("student",): recipe.student} | {("teachers", i): teacher for i, teacher in enumerate(recipe.teachers)}
+    problems = [
+        found
+        for path, model in wanted.items()
+        if (found := attempt(project, path, lambda model=model: build(model, dataset, 0)))  # type: ignore[misc]
+    ]
+    if problems:
+        raise report_problems(project.source.name, problems)
+
+
+def attempt(project: Project, path: KeyPath, look_up: Callable[[], object]) -> Problem | None:
+    try:
+        look_up()
+    except KdedgeError as error:
+        return project.source.problem(path, str(error).replace("\n  ", "; "))
+    return None

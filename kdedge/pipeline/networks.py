@@ -1,0 +1,82 @@
+"""The networks of a recipe: built, loaded or trained, measured, and described."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kdedge.core import console
+from kdedge.core.recipe import Model, Normalize, Recipe, Teacher
+from kdedge.core.report import TrainedModel
+from kdedge.core.rundir import RunDir, cache_folder, digest, sha256_file
+from kdedge.data.build import Dataset
+from kdedge.data.locate import stamp
+from kdedge.distill.job import Job
+from kdedge.distill.trainer import train
+from kdedge.models.cost import cost
+from kdedge.models.weights import load_weights
+from kdedge.models.zoo import build_model
+from kdedge.pipeline.project import Project, plain
+
+
+def build(model: Model, dataset: Dataset, seed: int) -> nn.Module:
+    """With weights that only the seed decides."""
+    torch.manual_seed(seed)
+    return build_model(model.name, model.options, len(dataset.labels), dataset.image_shape)
+
+
+def describe(model: Model, network: nn.Module, dataset: Dataset, **measured: Any) -> TrainedModel:
+    price = cost(network, dataset.image_shape)
+    return TrainedModel(
+        model=model.name,
+        options=model.options,
+        params=price.params,
+        macs=price.macs,
+        weight_bytes=price.weight_bytes,
+        input_shape=list(dataset.image_shape),
+        **measured,
+    )
+
+
+@dataclass(frozen=True)
+class TeacherNet:
+    network: nn.Module
+    normalize: Normalize
+    source: str
+    folder: Path | None = None
+    """Where it was trained."""
+    seconds: float = 0.0
+    epochs: int = 0
+
+
+def obtain_teacher(project: Project, teacher: Teacher, dataset: Dataset) -> TeacherNet:
+    """Load a teacher from its checkpoint, or from the cache, or train it into the cache."""
+    network = build(teacher, dataset, project.recipe.seed)
+    normalize = teacher.normalize or dataset.normalize
+    if teacher.checkpoint:
+        path = project.checkpoint(teacher)
+        load_weights(network, path)
+        return TeacherNet(network, normalize, f"{path.name} sha256:{sha256_file(path)[:12]}")
+    return train_teacher(project.recipe, teacher, network, replace(dataset, normalize=normalize))
+
+
+def train_teacher(recipe: Recipe, teacher: Teacher, network: nn.Module, dataset: Dataset) -> TeacherNet:
+    """Once: the cache is keyed by everything that decides its weights."""
+    assert teacher.training
+    data = plain(recipe.data) | {"root": None, "workers": 0}
+    key = digest([plain(teacher), data, stamp(recipe.data), recipe.seed, recipe.run.precision])
+    cache = RunDir(cache_folder() / "teachers" / f"{teacher.name.replace(':', '-')}-{key[:12]}")
+    with cache.locked():
+        known = cache.fresh("train", key)
+        console.say(f"teacher {teacher.name}: {'cached' if known else 'training it once'} ({cache.path})")
+        job = Job(
+            f"teacher {teacher.name}", network, dataset, recipe.data, (teacher.training,), recipe.run, recipe.seed,
+            cache.path, key, setting="teachers.0.training",
+        )  # fmt: skip
+        result = train(job)
+        if not known:
+            cache.record("train", key, ["weights.safetensors", "log.csv"])
+    source = "trained (cached)" if known else "trained"
+    return TeacherNet(network, dataset.normalize, source, cache.path, result.seconds, result.epochs)

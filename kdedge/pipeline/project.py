@@ -1,0 +1,140 @@
+"""A recipe together with the folder of its run, and the hash of what each command's result depends on."""
+
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from kdedge.core.errors import KdedgeError, ModelError
+from kdedge.core.load import LoadedRecipe, Source, load_preset
+from kdedge.core.recipe import Recipe, Teacher
+from kdedge.core.rundir import RUNS, RunDir, digest, newest_run, sha256_file, write_json
+from kdedge.data.locate import data_root, stamp
+
+RECIPE = "recipe.json"
+TRAINING, EXPORT, GATE, PAGE = "training.json", "export.json", "gate.json", "report.html"
+
+
+@dataclass(frozen=True)
+class Project:
+    recipe: Recipe
+    folder: Path
+    """What relative paths in the recipe are relative to."""
+    run: RunDir
+    source: Source
+    """Where each key of the recipe was written."""
+
+    def checkpoint(self, teacher: Teacher) -> Path:
+        """The file of a teacher's weights, looked for beside the recipe, here, and in the data folder.
+
+        Raises:
+            ModelError: it is in none of them.
+        """
+        name = Path(teacher.checkpoint or "").expanduser()
+        places = [self.folder, Path.cwd(), data_root(self.recipe.data)]
+        for place in dict.fromkeys(places):
+            if (place / name).is_file():
+                return place / name
+        raise ModelError(
+            f"the teacher's checkpoint {name} is missing",
+            f"not in {', '.join(str(place) for place in dict.fromkeys(places))}",
+            "--set teachers.0.checkpoint=FILE, or KDEDGE_DATA=FOLDER",
+        )
+
+    def student_key(self) -> str:
+        """Of all that decides the student's weights."""
+        recipe = self.recipe
+        teachers = [sha256_file(self.checkpoint(teacher)) for teacher in recipe.teachers if teacher.checkpoint]
+        return digest([weight_sections(recipe), stamp(recipe.data), teachers, version("kdedge")])
+
+    def key(self, command: str) -> str:
+        """Of all that decides what a command writes.
+
+        Raises:
+            KdedgeError: what it reads has not been written yet.
+        """
+        recipe, run = self.recipe, self.run
+        if command == "distill":
+            return digest([self.student_key(), recipe.baseline])
+        if command == "export":
+            teacher = run.sha256("teacher.safetensors") if recipe.teachers else None
+            return digest([plain(recipe.export), run.sha256("student/weights.safetensors"), teacher])
+        if command == "profile":
+            return digest([plain(recipe.profile), run.sha256(EXPORT)])
+        if command == "gate":
+            baseline = self.baseline()
+            inputs = [run.sha256(name) for name in (TRAINING, EXPORT, *self.profiles())]
+            return digest([plain(recipe.gate), baseline and sha256_file(baseline), inputs])
+        if command == "report":
+            return digest([run.sha256(name) for name in (TRAINING, EXPORT, *self.profiles(), GATE)])
+        raise KdedgeError(f"no command {command!r}")
+
+    def profiles(self) -> list[str]:
+        """Artifacts of the last profile."""
+        entry = self.run.manifest.commands.get("profile")
+        if entry is None:
+            raise KdedgeError(f"{self.run.path} has not been profiled", "", "kdedge profile")
+        return entry.artifacts
+
+    def baseline(self) -> Path | None:
+        name = self.recipe.gate.baseline
+        return self.folder / name if name else None
+
+    def with_preset(self, name: str | None) -> "Project":
+        """The same run exported by another preset."""
+        if name is None:
+            return self
+        return replace(self, recipe=self.recipe.model_copy(update={"export": load_preset(name)}))
+
+    def with_profile(self, changes: dict[str, Any]) -> "Project":
+        """The same run measured in another way."""
+        profile = self.recipe.profile.model_copy(update=changes)
+        return replace(self, recipe=self.recipe.model_copy(update={"profile": profile}))
+
+    def with_baseline(self, path: Path | None) -> "Project":
+        """The same run held against another baseline."""
+        if path is None:
+            return self
+        gate = self.recipe.gate.model_copy(update={"baseline": str(path.absolute())})
+        return replace(self, recipe=self.recipe.model_copy(update={"gate": gate}))
+
+    def save(self) -> None:
+        write_json(self.run / RECIPE, {"recipe": plain(self.recipe), "folder": str(self.folder)})
+
+
+def plain(section: Any) -> Any:
+    return section.model_dump(mode="json")
+
+
+def weight_sections(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe decides the student's weights."""
+    whole = plain(recipe)
+    sections = {key: whole[key] for key in ("version", "task", "seed", "student", "teachers", "phases")}
+    data = {key: value for key, value in whole["data"].items() if key not in ("root", "workers")}
+    run = {key: whole["run"][key] for key in ("devices", "precision", "channels_last", "compile")}
+    return {**sections, "data": data, "run": run}
+
+
+def open_project(loaded: LoadedRecipe, runs: Path = RUNS) -> Project:
+    """The run that belongs to a recipe, whether or not it exists yet."""
+    recipe = loaded.recipe
+    name = f"{recipe.name}-{digest(weight_sections(recipe))[:8]}"
+    return Project(recipe, loaded.folder, RunDir(runs / name), loaded.source)
+
+
+def reopen(path: Path | None) -> Project:
+    """A run by its folder, or the newest one here.
+
+    Raises:
+        KdedgeError: no run there.
+    """
+    import json
+
+    run = RunDir(path) if path else newest_run()
+    saved = run / RECIPE
+    if not saved.is_file():
+        raise KdedgeError(
+            f"{run.path} is not a run", f"it has no {RECIPE}", "kdedge run RECIPE, or name a folder under runs/"
+        )
+    content = json.loads(saved.read_text(encoding="utf-8"))
+    return Project(Recipe.model_validate(content["recipe"]), Path(content["folder"]), run, Source(str(saved)))

@@ -1,0 +1,46 @@
+"""The table at the end of a run: teacher, student and every precision of it, in one line each."""
+
+from kdedge.core.console import many, percent, size
+from kdedge.core.report import ExportReport, ProfileReport, TrainedModel, TrainingReport
+
+COLUMNS = ("model", "top-1", "parameters", "MACs", "bytes", "median ms", "p95 ms", "peak memory")
+
+
+def summary_rows(training: TrainingReport, export: ExportReport, profiles: list[ProfileReport]) -> list[list[str]]:
+    """One row a network or precision; bytes are those of the ONNX file, or of the weights of what is not exported."""
+    measured = {profile.name: profile for profile in profiles}
+    rows = []
+    if training.teacher:
+        label = f"teacher {training.teacher.model}"
+        rows.append(row(label, training.teacher.top1, training.teacher, export, measured, "teacher"))
+    student = training.student.model
+    if training.baseline:
+        rows.append(row(f"{student}, labels only", training.baseline.top1, training.baseline, export, measured, None))
+    quality = {hop.name: hop.quality.top1 for hop in export.hops}
+    for precision in export.onnx:
+        if precision != "teacher":
+            top1 = quality.get(f"engine-{precision}", training.student.top1)
+            rows.append(row(f"student {precision}", top1, training.student, export, measured, precision))
+    return rows
+
+
+def row(
+    label: str,
+    top1: float,
+    model: TrainedModel,
+    export: ExportReport,
+    measured: dict[str, ProfileReport],
+    name: str | None,
+) -> list[str]:
+    file, profile = export.onnx.get(name or ""), measured.get(name or "")
+    p95 = profile.latency.percentiles["p95"] if profile else None
+    return [
+        label,
+        percent(top1),
+        many(model.params),
+        many(model.macs),
+        size(file.bytes if file else model.weight_bytes),
+        f"{profile.latency.median:.3f}" if profile else "-",
+        f"{p95:.3f}" if p95 is not None else "-",
+        size(profile.peak_memory_bytes) if profile else "-",
+    ]

@@ -1,0 +1,43 @@
+"""What `kdedge run` and `kdedge gate` add around the commands: the summary at the end, and the exit code."""
+
+from collections.abc import Sequence
+
+from kdedge.core import console
+from kdedge.core.errors import KdedgeError
+from kdedge.core.load import load_recipe
+from kdedge.gate.rules import exit_code
+from kdedge.pipeline.chain import perform_all, perform_one
+from kdedge.pipeline.gate import read_records, read_result, update_baseline
+from kdedge.pipeline.project import PAGE, Project, open_project
+from kdedge.pipeline.show import show_gate
+from kdedge.pipeline.summary import COLUMNS, summary_rows
+
+
+def run_recipe(recipe: str, changes: Sequence[str]) -> int:
+    """Run the whole chain; returns the gate's exit code."""
+    project = open_project(load_recipe(recipe, changes))
+    console.say(f"{recipe} -> {project.run.path}")
+    perform_all(project)
+    records, result = read_records(project), read_result(project)
+    table = summary_rows(*records)
+    console.show_table(project.recipe.name, COLUMNS, table)
+    if result.verdict != "pass":
+        show_gate(result)
+    page = (project.run / PAGE).absolute()
+    console.show_text(f"gate: {result.verdict}\nreport: {page}")
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in table]
+    console.emit({"run": str(project.run.path), "summary": rows, "gate": result.verdict, "report": str(page)})
+    return exit_code(result)
+
+
+def decide_gate(project: Project, update: bool, reason: str) -> int:
+    """Decide on a run, or take it as the new baseline; returns the exit code."""
+    if update:
+        path = project.baseline()
+        if path is None or not reason:
+            missing = "--reason is not given" if path else "no baseline file is named"
+            raise KdedgeError("--update", missing, 'kdedge gate --update --baseline FILE --reason "why it changes"')
+        update_baseline(project, path, reason)
+        return 0
+    perform_one(project, "gate", again=True)
+    return exit_code(read_result(project))

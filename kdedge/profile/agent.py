@@ -1,0 +1,180 @@
+"""What runs on the device, in a fresh process: one JSON request on stdin, one JSON reply on stdout.
+
+    {"mode": "device",  "backend": "ort"}
+    {"mode": "latency", "backend": "ort", "model": "m.onnx", "options": {}, "shapes": {}, "batch": 1, "seed": 0,
+                        "seconds": 1.0, "warmup_cap": 2.0}
+    {"mode": "predict", "backend": "ort", "model": "m.onnx", "options": {}, "batch": 64,
+                        "arrays": "in.npz", "outputs": "out.npz"}
+
+What the user got wrong comes back as {"error": {"kind", "what", "why", "fix"}} with that error's exit code.
+Part of the device closure: Python 3.8, standard library and numpy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from kdedge.core.errors import KdedgeError, ModelError
+
+if TYPE_CHECKING:
+    from kdedge.engine.base import Arrays, Session
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+MILLISECOND = 1_000_000
+
+
+def respond(request: dict[str, Any]) -> dict[str, Any]:
+    modes = {"device": device, "latency": latency, "predict": predict}
+    mode = request.get("mode")
+    if mode not in modes:
+        raise KdedgeError(f"mode {mode!r} of the agent", "it has {}".format(", ".join(modes)))
+    threads = request.get("options", {}).get("threads")
+    if threads:  # numpy reads the variables when it is first imported, which is below
+        os.environ.update({name: str(threads) for name in THREAD_VARIABLES})
+    return modes[mode](request)
+
+
+def device(request: dict[str, Any]) -> dict[str, Any]:
+    """The fingerprint of this machine."""
+    from kdedge.engine.base import backend
+    from kdedge.profile.board import fingerprint
+
+    return {"device": fingerprint(backend(request["backend"]).versions())}
+
+
+def latency(request: dict[str, Any]) -> dict[str, Any]:
+    """Open the model, feed it random inputs and time it; memory is that of this process alone."""
+    from kdedge.engine.base import backend
+    from kdedge.engine.feeds import input_shapes, random_feeds
+    from kdedge.profile.meter import measure, warm_up
+
+    engine, path = backend(request["backend"]), Path(request["model"])
+    settings = engine.settings(request.get("options", {}))
+    reply = device(request)  # also imports the library, so that its size is in the baseline
+    baseline, was_reset = resident("VmRSS"), reset_peak()
+    begin = time.perf_counter_ns()
+    with engine.open(path, settings) as session:
+        opened = time.perf_counter_ns()
+        asked = {name: tuple(shape) for name, shape in request.get("shapes", {}).items()}
+        shapes = input_shapes(path.name, session.inputs, asked, request.get("batch", 1))
+        feeds = random_feeds(path.name, session.inputs, shapes, request.get("seed", 0))
+        ready = time.perf_counter_ns()
+        session.run(feeds)
+        first = time.perf_counter_ns() - ready
+        warm = warm_up(lambda: session.run(feeds), request["warmup_cap"])
+        samples = measure(lambda: session.run(feeds), request["seconds"], warm.median_ns)
+        peak = resident("VmHWM")
+        reply.update(
+            shapes=shapes, provider=session.provider, precision_built=session.precision_built(), options=settings
+        )
+    reply["memory_method"] = "VmHWM of /proc/self/status, {}".format(
+        "reset before the model was opened" if was_reset else "since the process began"
+    )
+    reply["sample"] = {
+        "latency_ms": (samples / MILLISECOND).tolist(),
+        "open_ms": (opened - begin) / MILLISECOND,
+        "first_ms": first / MILLISECOND,
+        "warmup_queries": warm.queries,
+        "warmup_ms": warm.elapsed_ns / MILLISECOND,
+        "settled": warm.settled,
+        "baseline_bytes": baseline,
+        "peak_bytes": peak,
+    }
+    return reply
+
+
+def resident(field: str) -> int:
+    """Bytes of resident memory now (VmRSS) or at most (VmHWM).
+
+    Not getrusage's ru_maxrss: a process inherits that from the one that started it, however big that was.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise KdedgeError("memory of this process", f"/proc/self/status has no {field}")
+
+
+def reset_peak() -> bool:
+    """Make the peak count from now on; False where the system does not let a process do so."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def predict(request: dict[str, Any]) -> dict[str, Any]:
+    """Run the arrays that are named after the model's inputs, a batch at a time, and write an array for each output."""
+    import numpy as np
+
+    from kdedge.engine.base import backend
+    from kdedge.engine.sidecar import atomic
+
+    path = Path(request["model"])
+    with backend(request["backend"]).open(path, request.get("options", {})) as session:
+        feeds = _load_arrays(Path(request["arrays"]), session)
+        outputs = run_batches(session, feeds, request.get("batch", 1))
+    with atomic(Path(request["outputs"])) as temporary, temporary.open("wb") as file:
+        np.savez(file, **cast("Any", outputs))
+    return {"rows": len(next(iter(feeds.values()))), "outputs": sorted(outputs)}
+
+
+def _load_arrays(path: Path, session: Session) -> Arrays:
+    import numpy as np
+
+    try:
+        with np.load(str(path)) as content:
+            return {spec.name: content[spec.name] for spec in session.inputs}
+    except KeyError as error:
+        raise ModelError(f"arrays {path}", f"it has no {error}") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ModelError(f"arrays {path}", str(error)) from error
+
+
+def run_batches(session: Session, feeds: Arrays, batch: int) -> Arrays:
+    """The outputs for (N, ...) inputs.  A model's fixed batch wins over `batch`, and its last one is filled up."""
+    import numpy as np
+
+    counts = {name: len(array) for name, array in feeds.items()}
+    rows = max(counts.values(), default=0)
+    if rows == 0 or min(counts.values()) != rows:
+        raise ModelError(f"arrays for {session.model}", f"rows by input: {counts}")
+    fixed = next((spec.shape[0] for spec in session.inputs if spec.shape and spec.shape[0]), None)
+    batch = fixed or batch
+    parts: dict[str, list[Any]] = {spec.name: [] for spec in session.outputs}
+    for start in range(0, rows, batch):
+        chosen = np.arange(start, min(start + batch, rows))
+        padded = np.pad(chosen, (0, batch - len(chosen)), mode="edge") if fixed else chosen
+        outputs = session.run({name: array[padded] for name, array in feeds.items()})
+        for name, value in outputs.items():
+            if np.shape(value)[:1] != (len(padded),):
+                raise ModelError(
+                    f"output {name} of {session.model}",
+                    f"it has no row for each of {len(padded)} inputs",
+                )
+            parts[name].append(value[: len(chosen)])
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def main() -> None:
+    reply_to = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever a library prints must not end up in the reply
+    code = 0
+    try:
+        reply = respond(json.load(sys.stdin))
+    except KdedgeError as error:
+        code = error.exit_code
+        reply = {"error": {"kind": type(error).__name__, "what": error.what, "why": error.why, "fix": error.fix}}
+    with reply_to:
+        json.dump(reply, reply_to)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

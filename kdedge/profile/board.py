@@ -1,0 +1,90 @@
+"""The fingerprint of a machine: what two measurements must share to be compared, and what else explains a number.
+
+No host name, user, address or serial number is read.
+Part of the device closure: Python 3.8 and standard library.  `root` stands for `/`, so that tests bring their own.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from kdedge.engine.machine import ROOT, allowed_cpus, cpu_quota, identity, physical_cores, read
+
+CONTAINER = re.compile("docker|containerd|kubepods|libpod|lxc")
+
+
+def fingerprint(versions: dict[str, str], root: Path = ROOT) -> dict[str, dict[str, Any]]:
+    """`match`: what must be equal; `note`: what is recorded beside it.  `versions`: the inference library's."""
+    cpus = allowed_cpus()
+    match = {
+        **identity(root),
+        **_jetson(root),
+        **versions,
+        "cores": physical_cores(cpus, root),
+        "cpus": len(cpus),
+        "cpu_quota": cpu_quota(root),
+    }
+    note = {
+        **_memory(root),
+        **_clock(root, cpus[0]),
+        "cpus_total": os.cpu_count(),
+        "load": _load(root),
+        "container": in_container(root),
+        "kernel": platform.release(),
+        "distro": _distro(root),
+        "python": platform.python_version(),
+        "numpy": metadata.version("numpy"),
+    }
+    return {"match": match, "note": note}
+
+
+def _jetson(root: Path) -> dict[str, str]:
+    """The board's name and its L4T release; nothing on other machines."""
+    found = {"board": read(root / "proc/device-tree/model")}
+    release = re.search(r"R(\d+) .*?REVISION: ([\d.]+)", read(root / "etc/nv_tegra_release"))
+    if release:
+        found["l4t"] = "{}.{}".format(*release.groups())
+    return {name: value for name, value in found.items() if value}
+
+
+def _distro(root: Path) -> str:
+    name = re.search(r'^PRETTY_NAME="?([^"\n]*)', read(root / "etc/os-release"), re.MULTILINE)
+    return name.group(1) if name else ""
+
+
+def in_container(root: Path = ROOT) -> bool:
+    marked = any((root / name).exists() for name in (".dockerenv", "run/.containerenv"))
+    return marked or bool(CONTAINER.search(read(root / "proc/1/cgroup")))
+
+
+def _load(root: Path) -> list[float]:
+    """The load average of the last 1, 5 and 15 minutes."""
+    return [float(value) for value in read(root / "proc/loadavg").split()[:3]]
+
+
+def _memory(root: Path) -> dict[str, int]:
+    """Bytes; nothing where the system does not say."""
+    lines = (line.split() for line in read(root / "proc/meminfo").splitlines())
+    sizes = {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines if len(words) == 3}
+    if "MemTotal" not in sizes:
+        return {}
+    return {
+        "memory_total": sizes["MemTotal"],
+        "memory_available": sizes.get("MemAvailable", 0),
+        "swap_used": sizes.get("SwapTotal", 0) - sizes.get("SwapFree", 0),
+    }
+
+
+def _clock(root: Path, cpu: int) -> dict[str, Any]:
+    """Governor and frequencies of a CPU; nothing where they cannot be read, as on most virtual machines."""
+    folder = root / f"sys/devices/system/cpu/cpu{cpu}/cpufreq"
+    governor = read(folder / "scaling_governor")
+    if not governor:
+        return {}
+    values = {"mhz": read(folder / "scaling_cur_freq"), "mhz_max": read(folder / "scaling_max_freq")}
+    return dict({name: int(text) // 1000 for name, text in values.items() if text.isdigit()}, governor=governor)

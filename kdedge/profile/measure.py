@@ -1,0 +1,154 @@
+"""Profile a model: several fresh processes on a target, summed up in one report."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from kdedge.core.console import progress_bar
+from kdedge.core.errors import KdedgeError
+from kdedge.core.recipe import Profile
+from kdedge.core.report import ProcessSample, ProfileReport
+from kdedge.core.rundir import sha256_file
+from kdedge.core.stats import distribution
+from kdedge.profile.targets import LocalTarget, Target
+
+SPREAD = 0.1
+Shapes = dict[str, tuple[int, ...]]
+
+
+def parse_shapes(texts: Iterable[str]) -> Shapes:
+    """Shapes from options such as `image=1x3x224x224`; the agent checks them against the model.
+
+    Raises:
+        KdedgeError: a text that is not so, or an input that comes twice.
+    """
+    shapes: Shapes = {}
+    for text in texts:
+        name, _, sizes = text.rpartition("=")
+        if not name or not all(size.isdecimal() and int(size) > 0 for size in sizes.split("x")):
+            raise KdedgeError(
+                f"--shape {text}", "expected an input's name and sizes from 1 on", "--shape input=1x3x224x224"
+            )
+        if name in shapes:
+            raise KdedgeError(f"--shape {text}", f"{name} already has a shape")
+        shapes[name] = tuple(int(size) for size in sizes.split("x"))
+    return shapes
+
+
+def profile_model(
+    path: Path,
+    backend: str,
+    spec: Profile,
+    *,
+    name: str | None = None,
+    shapes: Shapes | None = None,
+    precision: str | None = None,
+    options: dict[str, Any] | None = None,
+    target: Target | None = None,
+) -> ProfileReport:
+    """Measure an engine or ONNX file with random inputs; `precision` is what it was asked to be built in.
+
+    Raises:
+        ModelError: the model cannot be opened, or leaves axes open that `shapes` does not give.
+    """
+    name, target = name or path.stem, target or LocalTarget()
+    request = {
+        "mode": "latency",
+        "backend": backend,
+        "model": str(path),
+        "options": {**(options or {}), **({"threads": spec.threads} if spec.threads else {})},
+        "shapes": shapes or {},
+        "batch": spec.batch,
+        "seconds": spec.seconds,
+        "warmup_cap": spec.warmup_cap,
+        "seed": 0,
+    }
+    replies = []
+    with progress_bar(f"profile {name}", spec.processes) as bar:
+        for _ in range(spec.processes):
+            replies.append(target.run(request))
+            bar.note(median_ms=median(replies[-1]["sample"]["latency_ms"]))
+            bar.advance()
+    return summarize(path, backend, spec, name, precision, replies)
+
+
+def summarize(
+    path: Path, backend: str, spec: Profile, name: str, precision: str | None, replies: list[dict[str, Any]]
+) -> ProfileReport:
+    """The report of what the agents of all processes replied."""
+    samples = [ProcessSample.model_validate(reply["sample"]) for reply in replies]
+    first = replies[0]
+    device = {**first["device"], "note": {**first["device"]["note"], "memory_method": first["memory_method"]}}
+    latency = distribution([np.array(sample.latency_ms) for sample in samples])
+    batch = next((int(shape[0]) for shape in first["shapes"].values() if shape), 1)
+    report = ProfileReport(
+        name=name,
+        model=path.name,
+        model_bytes=model_bytes(path),
+        model_sha256=sha256_file(path),
+        backend=backend,
+        provider=first["provider"],
+        precision_asked=precision,
+        precision_built=first["precision_built"],
+        shapes=first["shapes"],
+        batch=batch,
+        threads=first["options"].get("threads", 1),
+        latency=latency,
+        throughput=1000 * batch / latency.mean,
+        open_ms=median(sample.open_ms for sample in samples),
+        first_ms=median(sample.first_ms for sample in samples),
+        peak_memory_bytes=int(median(sample.peak_bytes - sample.baseline_bytes for sample in samples)),
+        samples=samples,
+        device=device,
+    )
+    report.notes = [*_measurement_notes(report, spec), *_machine_notes(report), *_precision_notes(report)]
+    return report
+
+
+def model_bytes(path: Path) -> int:
+    """Of the file, and of the files beside it that an ONNX model keeps its weights in."""
+    import onnx
+
+    files = {path}
+    if path.suffix == ".onnx":
+        for tensor in onnx.load(path, load_external_data=False).graph.initializer:
+            files.update(path.parent / entry.value for entry in tensor.external_data if entry.key == "location")
+    return sum(file.stat().st_size for file in files)
+
+
+def _measurement_notes(report: ProfileReport, spec: Profile) -> list[str]:
+    notes = []
+    if restless := sum(not sample.settled for sample in report.samples):
+        notes.append(
+            f"the warm-up did not settle within {spec.warmup_cap:g} s in {restless} of {len(report.samples)} processes"
+        )
+    if missing := [name for name, value in report.latency.percentiles.items() if value is None]:
+        notes.append(f"{report.latency.n} queries are too few for {', '.join(missing)} (profile.seconds)")
+    medians = [median(sample.latency_ms) for sample in report.samples]
+    if (spread := (max(medians) - min(medians)) / report.latency.median) > SPREAD:
+        notes.append(f"the medians of the processes lie {spread:.0%} apart")
+    return notes
+
+
+def _machine_notes(report: ProfileReport) -> list[str]:
+    match, note = report.device["match"], report.device["note"]
+    notes = []
+    if (load := (note.get("load") or [0.0])[0]) > 0.5 * note["cpus_total"]:
+        notes.append(f"the machine was busy: load average {load:.1f} on {note['cpus_total']} CPUs")
+    if (governor := note.get("governor", "performance")) != "performance":
+        notes.append(f"CPU governor {governor}: clocks follow the load")
+    if report.threads > (allowed := min(match["cpus"], match["cpu_quota"] or match["cpus"])):
+        notes.append(f"{report.threads} threads on {allowed:g} CPUs that may be used")
+    return notes
+
+
+def _precision_notes(report: ProfileReport) -> list[str]:
+    asked, built = report.precision_asked, report.precision_built
+    if not asked or not built or asked in built:
+        return []
+    if asked == "fp16":
+        return [f"fp16 storage in the ONNX file, {'/'.join(sorted(built))} compute on {report.provider}"]
+    return [f"{asked} was asked for, but nothing is computed in it"]

@@ -1,0 +1,225 @@
+"""The report's figures, as inline SVG.
+
+Sets of samples are thinned before they are drawn, always in the same way and never at their extremes.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from kdedge.core.console import size
+from kdedge.core.report import ProfileReport, TrainingReport
+from kdedge.report.svg import GRID, INK, PAPER, SERIES, STYLE, canvas, inline, legend
+
+Samples = NDArray[np.float64]
+Row = Mapping[str, float]
+POINTS = 300
+BINS = 48
+NOT_TERMS = {"epoch", "lr", "loss", "seconds"}
+COLORS = {
+    "student": SERIES[0],
+    "baseline": SERIES[1],
+    "labels alone": SERIES[1],
+    "teacher": SERIES[2],
+    "fp32": SERIES[0],
+    "fp16": SERIES[3],
+    "int8": SERIES[4],
+}
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+SHAPES = "osD^vPX"
+LABELS = {"baseline": "labels alone"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model in a scatter plot."""
+
+    label: str
+    x: float
+    top1: float
+    interval: tuple[float, float] | None = None
+    """Of x."""
+
+
+@mpl.rc_context(STYLE)
+def losses(network: str, rows: Sequence[Row]) -> Markup:
+    """The total and every term, before its weight, by epoch."""
+    figure, axes = canvas(3.2)
+    epochs = [row["epoch"] for row in rows]
+    axes.plot(epochs, column(rows, "loss"), color=SERIES[0], linewidth=2.4, label="total", **dots(rows))
+    own = terms(rows) if len(terms(rows)) > 1 else []
+    for index, term in enumerate(own):
+        style: dict[str, Any] = {"color": SERIES[1 + index % 5], "linestyle": LINES[(1 + index) % len(LINES)]}
+        axes.plot(epochs, column(rows, term), label=term, **style, **dots(rows))
+    drawn = np.concatenate([column(rows, name) for name in ("loss", *own)])
+    logarithmic(axes.yaxis, drawn[np.isfinite(drawn) & (drawn > 0)], 30)
+    axes.set_ylabel("loss")
+    return by_epoch(figure, axes, f"losses-{network}", f"Training loss of the {network} by epoch, with its terms")
+
+
+@mpl.rc_context(STYLE)
+def accuracies(curves: Mapping[str, Sequence[Row]], training: TrainingReport) -> Markup:
+    """Validation solid, training dotted; a teacher that was not trained here is a level."""
+    figure, axes = canvas(3.2)
+    for index, (network, rows) in enumerate(curves.items()):
+        color, label = COLORS.get(network, SERIES[3 + index % 3]), LABELS.get(network, network)
+        epochs = [row["epoch"] for row in rows]
+        axes.plot(epochs, column(rows, "validation_top1"), color=color, label=label, **dots(rows))
+        axes.plot(epochs, column(rows, "train_top1"), color=color, linestyle=":", linewidth=1.2)
+    if training.teacher and "teacher" not in curves:
+        axes.axhline(training.teacher.top1, color=COLORS["teacher"], linestyle="--", label="teacher, test")
+    last = max((row["epoch"] for row in curves.get("student", ())), default=1.0)
+    for (stage, top1), shape in zip(training.student.exits.items(), "D^vPX" * 9, strict=False):
+        axes.plot(last, top1, shape, color=PAPER, markeredgecolor=INK, label=f"exit {stage}", clip_on=False)
+    axes.set_ylabel("top-1 accuracy")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    return by_epoch(figure, axes, "accuracies", "Top-1 accuracy by epoch")
+
+
+def by_epoch(figure: Figure, axes: Axes, name: str, title: str) -> Markup:
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend(figure, 2)
+    return inline(figure, name, title)
+
+
+def terms(rows: Iterable[Row]) -> list[str]:
+    """Columns of the log that are neither bookkeeping nor accuracies."""
+    names = dict.fromkeys(key for row in rows for key in row)
+    return [name for name in names if name not in NOT_TERMS and not name.endswith("top1")]
+
+
+def column(rows: Iterable[Row], name: str) -> Samples:
+    """A phase without the term leaves a gap."""
+    return np.array([row.get(name, np.nan) for row in rows])
+
+
+def dots(rows: Sequence[Row]) -> dict[str, Any]:
+    return {"marker": "o", "markersize": 3.5} if len(rows) <= 12 else {}
+
+
+@mpl.rc_context(STYLE)
+def scatter(name: str, points: Sequence[Point], x_label: str, title: str, as_bytes: bool = False) -> Markup:
+    """Accuracy against a cost; better is up and to the left."""
+    figure, axes = canvas(3.2)
+    for index, point in enumerate(points):
+        color, label = COLORS.get(point.label, SERIES[index % 6]), LABELS.get(point.label, point.label)
+        if point.interval:
+            axes.plot(point.interval, [point.top1] * 2, color=color, linewidth=1.2)
+        shape = SHAPES[index % len(SHAPES)]
+        axes.plot(point.x, point.top1, shape, color=color, markersize=9, markeredgecolor=PAPER, label=label)
+    logarithmic(axes.xaxis, np.array([point.x for point in points]), 4, base=4 if as_bytes else 10)
+    axes.margins(x=0.1, y=0.15)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel("top-1 accuracy, test")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    if as_bytes:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value).replace(".0 ", " ")))
+    legend(figure, 4)
+    return inline(figure, name, title)
+
+
+@mpl.rc_context(STYLE)
+def ecdf(profiles: Sequence[ProfileReport]) -> Markup:
+    """Share of queries answered within a time, all precisions together."""
+    figure, axes = canvas(3.2)
+    drawn = [quantiles(samples_of(profile)) for profile in profiles]
+    for index, (profile, (values, shares)) in enumerate(zip(profiles, drawn, strict=True)):
+        axes.step(
+            values,
+            shares,
+            color=COLORS.get(profile.name, SERIES[index % 6]),
+            linestyle=LINES[index % 5],
+            where="post",
+            label=profile.name,
+        )
+    logarithmic(axes.xaxis, np.concatenate([values for values, _ in drawn]), 4)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    axes.set_xlabel("latency, ms")
+    axes.set_ylabel("queries within")
+    legend(figure, 4)
+    return inline(figure, "ecdf", "Cumulative distribution of the latency")
+
+
+@mpl.rc_context(STYLE)
+def histogram(profile: ProfileReport) -> Markup:
+    """All samples up to `histogram_limit`; ticks on top are the medians of the processes."""
+    figure, axes = canvas(3.2)
+    samples = samples_of(profile)
+    limit = histogram_limit(samples)
+    counts, edges = np.histogram(samples[samples <= limit], bins=BINS)
+    axes.stairs(counts, edges, fill=True, color=SERIES[0], alpha=0.75)
+    medians = [float(np.median(process.latency_ms)) for process in profile.samples]
+    top = [counts.max() * 1.12] * len(medians)
+    axes.plot(medians, top, "v", color=SERIES[1], markersize=6, alpha=0.8, label="medians of the processes")
+    axes.axvline(profile.latency.median, color=INK, linewidth=1.2, linestyle="--", label="median of all")
+    axes.grid(visible=False, axis="x")
+    axes.set_xlabel("latency, ms")
+    axes.set_ylabel("queries")
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    legend(figure, 2)
+    return inline(figure, f"histogram-{profile.name}", f"Latency of {profile.name}, all processes")
+
+
+@mpl.rc_context(STYLE)
+def timeline(profile: ProfileReport) -> Markup:
+    """Queries in the order they ran: the band is the range, the line the median of its neighbours."""
+    figure, axes = canvas(3.2)
+    low, middle, high, at = envelope(samples_of(profile))
+    axes.fill_between(at, low, high, color=SERIES[0], alpha=0.3, linewidth=0, step="mid")
+    axes.plot(at, middle, color=SERIES[0], linewidth=1.1)
+    ends = np.cumsum([len(process.latency_ms) for process in profile.samples])[:-1]
+    for end in ends:
+        axes.axvline(end, color=GRID, linewidth=1)
+    axes.grid(visible=False, axis="x")
+    axes.margins(x=0.01)
+    logarithmic(axes.yaxis, np.concatenate([low, high]), 4)
+    axes.set_xlabel("query, process after process")
+    axes.set_ylabel("ms")
+    return inline(figure, f"timeline-{profile.name}", f"Latency of {profile.name} over time")
+
+
+def samples_of(profile: ProfileReport) -> Samples:
+    return np.concatenate([np.asarray(process.latency_ms, dtype=np.float64) for process in profile.samples])
+
+
+def histogram_limit(samples: Samples) -> float:
+    """Where the histogram ends, so that a few stragglers do not flatten it."""
+    low, high = np.quantile(samples, [0.25, 0.75])
+    return float(min(samples.max(), max(np.quantile(samples, 0.99), high + 3 * (high - low))))
+
+
+def quantiles(samples: Samples) -> tuple[Samples, Samples]:
+    """At most POINTS values of the sorted samples, first and last among them, and the share at or below each."""
+    ranks = np.unique(np.linspace(0, len(samples) - 1, min(POINTS, len(samples))).round().astype(int))
+    return np.sort(samples)[ranks], (ranks + 1) / len(samples)
+
+
+def envelope(samples: Samples) -> tuple[Samples, Samples, Samples, Samples]:
+    """Least, median and greatest of at most POINTS groups of neighbours, and the middle of each group."""
+    groups = np.array_split(samples, min(POINTS, len(samples)))
+    sizes = np.array([len(group) for group in groups])
+    low, middle, high = (np.array([f(group) for group in groups]) for f in (np.min, np.median, np.max))
+    return low, middle, high, np.cumsum(sizes) - sizes / 2
+
+
+def logarithmic(axis: Axis, values: Samples, ratio: float, base: int = 10) -> None:
+    """A log scale with plain numbers where positive values span more than a ratio."""
+    if not len(values) or values.min() <= 0 or values.max() <= ratio * values.min():
+        return
+    set_scale = axis.axes.set_xscale if axis is axis.axes.xaxis else axis.axes.set_yscale
+    set_scale("log")
+    axis.set_major_locator(LogLocator(base, subs=(1, 2, 5) if base == 10 else (1,), numticks=7))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())

@@ -1,0 +1,275 @@
+"""What the page says, as strings and rows: no markup and no drawing."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from kdedge.core.console import many, percent, size
+from kdedge.core.report import (
+    ExportReport,
+    GateResult,
+    Hop,
+    ProfileReport,
+    Quality,
+    TrainedModel,
+    TrainingReport,
+    Verdict,
+)
+
+Rows = list[list[str]]
+Pairs = list[tuple[str, str]]
+MINUS = "\N{MINUS SIGN}"
+BANNERS: dict[Verdict, tuple[str, str]] = {
+    "pass": ("Passed", "every blocking budget is kept"),
+    "regression": ("Failed", "a blocking budget is not kept"),
+    "incomparable": ("Undecided", "the baseline is from another environment"),
+    "unstable": ("Undecided", "a measurement did not settle"),
+    "insufficient": ("Undecided", "there is no baseline to compare with"),
+}
+FORMATS: dict[str, Callable[[float], str]] = {
+    "fraction": percent,
+    "bytes": size,
+    "count": many,
+    "ms": lambda value: f"{value:.3f} ms",
+}
+PARITY = ("hop", "compared with", "max error", "mean error", "agreement", "top-1", "top-5", "ECE", "remarks")
+
+
+@dataclass(frozen=True)
+class Banner:
+    kind: str
+    """CSS class: a verdict, or none."""
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Tile:
+    label: str
+    value: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    label: str
+    accuracies: tuple[float | None, ...]
+    """None: no image of the class."""
+
+
+def banner(gate: GateResult | None) -> Banner:
+    if gate is None:
+        return Banner("none", "Not gated", "kdedge gate holds this run against its budgets")
+    title, text = BANNERS[gate.verdict]
+    kept = sum(check.verdict == "pass" for check in gate.checks)
+    return Banner(gate.verdict, title, f"{text}; {kept} of {len(gate.checks)} checks passed")
+
+
+def tiles(training: TrainingReport, export: ExportReport | None, profiles: Sequence[ProfileReport]) -> Iterator[Tile]:
+    """The four numbers that a reader came for."""
+    student, teacher, alone = training.student, training.teacher, training.baseline
+    gains = [f"{points(student.top1 - teacher.top1)} against the teacher"] if teacher else []
+    gains += [f"{points(student.top1 - alone.top1)} against labels alone"] if alone else []
+    yield Tile("Student top-1", percent(student.top1), tuple(gains))
+    less = f"{ratio(teacher.params, student.params)} fewer than the teacher's {many(teacher.params)}" if teacher else ""
+    yield Tile("Parameters", many(student.params), (less, f"{many(student.macs)} MACs an image"))
+    if export and export.onnx:
+        precision, file = min(export.onnx.items(), key=lambda item: item[1].bytes)
+        quality = quality_of(export, precision)
+        notes = (precision, f"{percent(quality.top1)} top-1" if quality else "")
+        yield Tile("Smallest model", size(file.bytes), notes)
+    if profiles:
+        fastest = min(profiles, key=lambda profile: profile.latency.median)
+        setting = f"{fastest.name}, batch {fastest.batch}, {fastest.threads} threads"
+        yield Tile("Median latency", milliseconds(fastest.latency.median), (setting, fastest.provider))
+
+
+def warnings(
+    training: TrainingReport, export: ExportReport | None, profiles: Sequence[ProfileReport], gate: GateResult | None
+) -> list[str]:
+    """What a reader must know before believing the numbers."""
+    found = list(gate.warnings) if gate else []
+    alone = training.baseline
+    if alone and training.student.top1 < alone.top1 and gate is None:
+        found.append(
+            f"the student is {points(training.student.top1 - alone.top1)} against itself trained on the labels alone"
+        )
+    found += [f"{hop.name}: {problem}" for hop in export.hops for problem in hop.problems] if export else []
+    for profile in profiles:
+        cut = sum(not sample.settled for sample in profile.samples)
+        if cut:
+            found.append(f"{profile.name}: the warm-up of {cut} of {len(profile.samples)} processes did not settle")
+    return found
+
+
+def notes(export: ExportReport | None, profiles: Sequence[ProfileReport]) -> list[str]:
+    """What the summary's rows do not show, such as where fp16 is only how weights are stored."""
+    found = (
+        [f"{precision}: {note}" for precision, file in (export.onnx | export.engines).items() for note in file.notes]
+        if export
+        else []
+    )
+    found += [f"{profile.name}: {note}" for profile in profiles for note in profile.notes]
+    return list(dict.fromkeys(found))
+
+
+def networks(training: TrainingReport) -> Iterator[tuple[str, TrainedModel]]:
+    for role, network in (
+        ("teacher", training.teacher),
+        ("student", training.student),
+        ("labels alone", training.baseline),
+    ):
+        if network:
+            yield role, network
+
+
+def network_rows(training: TrainingReport) -> Rows:
+    return [
+        [
+            role,
+            " ".join([network.model, *(f"{key}={value}" for key, value in network.options.items())]),
+            percent(network.top1),
+            percent(network.validation_top1),
+            many(network.params),
+            many(network.macs),
+            size(network.weight_bytes),
+            f"{network.epochs} in {network.seconds:.0f} s" if network.epochs else "-",
+            network.source or "-",
+        ]
+        for role, network in networks(training)
+    ]
+
+
+NETWORKS = ("network", "model", "top-1, test", "top-1, validation", "parameters", "MACs", "weights", "epochs", "source")
+
+
+def parity_rows(export: ExportReport) -> Rows:
+    return [
+        [
+            hop.name,
+            hop.reference or "-",
+            scientific(hop.max_error),
+            scientific(hop.mean_error),
+            percent(hop.agreement),
+            percent(hop.quality.top1),
+            percent(hop.quality.top5),
+            percent(hop.quality.ece),
+            "; ".join((*hop.problems, *hop.notes)) or "-",
+        ]
+        for hop in export.hops
+    ]
+
+
+def class_columns(export: ExportReport) -> list[Hop]:
+    """The network as trained, and the last hop of each precision."""
+    last = {hop.name.rpartition("-")[2]: hop for hop in export.hops}
+    return list(last.values())
+
+
+def class_rows(export: ExportReport, labels: Sequence[str]) -> list[ClassRow]:
+    """Weakest class first."""
+    hops = class_columns(export)
+    count = max((len(hop.quality.per_class) for hop in hops), default=0)
+    rows = [
+        ClassRow(
+            labels[index] if index < len(labels) else f"class {index}",
+            tuple(None if index in hop.quality.empty else hop.quality.per_class[index] for hop in hops),
+        )
+        for index in range(count)
+    ]
+    return sorted(rows, key=lambda row: min((value for value in row.accuracies if value is not None), default=2.0))
+
+
+def quality_of(export: ExportReport, precision: str) -> Quality | None:
+    """Of the built engine; of the ONNX file where no engine was compared."""
+    hops = {hop.name: hop.quality for hop in export.hops}
+    return hops.get(f"engine-{precision}") or hops.get(f"onnx-{precision}")
+
+
+def latency_facts(profile: ProfileReport) -> Pairs:
+    latency = profile.latency
+    interval = " ({:.3f} to {:.3f})".format(*latency.median_interval) if latency.median_interval else ""
+    unsupported = f"- (needs more than {latency.n} samples)"
+    return [
+        ("median, 95 % interval", f"{milliseconds(latency.median)}{interval}"),
+        ("mean, standard deviation", f"{milliseconds(latency.mean)}, {milliseconds(latency.std)}"),
+        *((name, unsupported if value is None else milliseconds(value)) for name, value in latency.percentiles.items()),
+        ("least, greatest", f"{milliseconds(latency.min)}, {milliseconds(latency.max)}"),
+        ("samples", f"{latency.n} from {latency.processes} processes, {latency.outliers} outliers"),
+        ("throughput", f"{profile.throughput:.4g} images/s at batch {profile.batch}"),
+        ("opening, first query", f"{milliseconds(profile.open_ms)}, {milliseconds(profile.first_ms)}"),
+        ("peak memory", f"{size(profile.peak_memory_bytes)} above the empty process"),
+        ("model", f"{profile.model}, {size(profile.model_bytes)}"),
+        ("runs on", f"{profile.backend}, {profile.provider}, {profile.threads} threads"),
+        (
+            "precision built",
+            ", ".join(f"{count} {name}" for name, count in profile.precision_built.items()) or "not read back",
+        ),
+    ]
+
+
+def check_rows(gate: GateResult) -> list[dict[str, str]]:
+    return [
+        {
+            "metric": check.metric,
+            "value": amount(check.value, check.unit),
+            "limit": check.limit.replace("<=", "\N{LESS-THAN OR EQUAL TO}").replace(
+                ">=", "\N{GREATER-THAN OR EQUAL TO}"
+            ),
+            "baseline": amount(check.baseline, check.unit),
+            "verdict": check.verdict,
+            "advisory": "advisory" if check.advisory else "",
+            "reason": check.reason,
+        }
+        for check in gate.checks
+    ]
+
+
+def facts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Nested plain data as labels and texts."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from facts(inner, f"{path} {key}".strip().replace("_", " "))
+    elif isinstance(value, list) and all(not isinstance(inner, dict | list) for inner in value):
+        yield path, ", ".join(map(str, value)) or "-"
+    elif value is None or isinstance(value, str):
+        yield path, value or "-"
+    elif path.startswith(("memory ", "swap ")) and isinstance(value, int):
+        yield path, size(value)
+    else:
+        yield path, json.dumps(value)
+
+
+def device_facts(device: dict[str, Any]) -> Pairs:
+    return list(facts(device.get("match", {}))) + list(facts(device.get("note", {})))
+
+
+def as_yaml(recipe: dict[str, Any]) -> str:
+    plain = json.loads(json.dumps(recipe, default=str))
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
+
+
+def amount(value: float | None, unit: str) -> str:
+    if value is None:
+        return "-"
+    shown = FORMATS.get(unit)
+    return shown(value) if shown else f"{value:g} {unit}".rstrip()
+
+
+def milliseconds(value: float) -> str:
+    return f"{value:.3f} ms"
+
+
+def scientific(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}" if value else "0"
+
+
+def points(difference: float) -> str:
+    return f"{100 * difference:+.2f} points".replace("-", MINUS)
+
+
+def ratio(large: float, small: float) -> str:
+    return f"{large / small:.1f}\N{MULTIPLICATION SIGN}" if small else "-"

@@ -1,0 +1,151 @@
+"""The shape of the code: an import may only point down, files stay short, one place prints, and the part that is
+pushed to boards runs on Python 3.8.
+"""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "kdedge"
+BELOW = {
+    "core": set(),
+    "models": {"core"},
+    "data": {"core"},
+    "engine": {"core.errors"},
+    "distill": {"models", "data", "core"},
+    "export": {"models", "engine", "core"},
+    "profile": {"engine", "core"},
+    "gate": {"core"},
+    "report": {"core"},
+    "pipeline": {"distill", "export", "profile", "gate", "report", "models", "data", "engine", "core"},
+    "cli": {"pipeline", "distill", "export", "profile", "gate", "report", "models", "data", "engine", "core"},
+}
+TRAINING = {"torch", "torchvision", "lightning", "lightning_fabric", "torchmetrics", "timm", "safetensors"}
+WITHOUT = {  # third-party packages that a layer never imports, not even inside a function
+    "core": TRAINING | {"numpy", "onnx", "onnxruntime", "matplotlib"},
+    "engine": TRAINING | {"pydantic", "rich", "yaml", "psutil", "matplotlib"},
+    "profile": TRAINING,
+    "gate": TRAINING | {"numpy", "onnx", "onnxruntime", "matplotlib"},
+    "report": TRAINING | {"onnx", "onnxruntime"},
+}
+MAY = {("core/stats.py", "numpy")}
+PRINTS = {"core/console.py", "profile/agent.py"}
+LONGEST = 300
+ON_BOARDS = [
+    *("__init__.py", "core/__init__.py", "core/errors.py", "engine/*.py", "profile/__init__.py", "profile/agent.py"),
+    *("profile/meter.py", "profile/telemetry.py", "profile/trtexec.py", "profile/board.py"),
+]
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def imports(node: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of every import within, those inside functions included."""
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Import):
+            yield from ((inner.lineno, alias.name) for alias in inner.names)
+        elif isinstance(inner, ast.ImportFrom):
+            base = "." * inner.level + (inner.module or "")
+            yield from ((inner.lineno, f"{base}.{alias.name}") for alias in inner.names)
+
+
+def layer_faults(package: Path) -> Iterator[str]:
+    for path in sorted(package.rglob("*.py")):
+        file = path.relative_to(package).as_posix()
+        layer = file.split("/")[0].removesuffix(".py")
+        for line, name in imports(parse(path)):
+            inside, _, target = name.partition("kdedge.")
+            if not inside and target and not permitted(layer, target):
+                yield f"{file}:{line}: {layer} imports {name}"
+            if name.split(".")[0] in WITHOUT.get(layer, set()) and (file, name.split(".")[0]) not in MAY:
+                yield f"{file}:{line}: {layer} does without {name.split('.')[0]}"
+            if name.startswith("."):
+                yield f"{file}:{line}: write the import out: {name}"
+
+
+def permitted(layer: str, target: str) -> bool:
+    return any(f"{target}.".startswith(f"{below}.") for below in {layer, *BELOW.get(layer, ())})
+
+
+def test_imports_point_down() -> None:
+    assert list(layer_faults(PACKAGE)) == []
+
+
+def test_every_folder_has_its_place_among_the_layers() -> None:
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders | {"cli"} == set(BELOW)
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "fault"),
+    [
+        ("core/a.py", "import kdedge.data.build", "core/a.py:1: core imports kdedge.data.build"),
+        ("gate/a.py", "from kdedge.report import html", "gate/a.py:1: gate imports kdedge.report.html"),
+        ("data/a.py", "def f():\n    from kdedge.models import zoo", "data/a.py:2: data imports kdedge.models.zoo"),
+        ("engine/a.py", "from kdedge.core import console", "engine/a.py:1: engine imports kdedge.core.console"),
+        ("profile/a.py", "def f():\n    import torch.nn", "profile/a.py:2: profile does without torch"),
+        ("core/a.py", "import numpy as np", "core/a.py:1: core does without numpy"),
+        ("core/a.py", "from . import errors", "core/a.py:1: write the import out: ..errors"),
+        ("core/stats.py", "import numpy as np", None),
+        ("engine/a.py", "from kdedge.core.errors import KdedgeError", None),
+        ("distill/a.py", "import torch\nfrom kdedge.models import zoo\nfrom kdedge.distill.base import Method", None),
+        ("cli.py", "from kdedge.pipeline import whole", None),
+    ],
+)
+def test_layer_faults_finds_what_points_up_or_sideways(file: str, line: str, fault: str | None, tmp_path: Path) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(line)
+    assert list(layer_faults(tmp_path)) == ([fault] if fault else [])
+
+
+def test_cli_starts_with_typer_alone() -> None:
+    body = parse(PACKAGE / "cli.py").body
+    top = {name for node in body if isinstance(node, ast.Import | ast.ImportFrom) for _, name in imports(node)}
+    others = {name for name in top if name.split(".")[0] not in sys.stdlib_module_names}
+    assert {name for name in others if not name.startswith("kdedge.core.errors.")} == {"typer"}
+
+
+def test_files_stay_short() -> None:
+    lengths = {path: len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert {str(path.relative_to(PACKAGE)): n for path, n in lengths.items() if n > LONGEST} == {}
+
+
+def test_one_place_prints() -> None:
+    printing = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    }
+    assert printing - PRINTS == set()
+
+
+def pushed() -> list[Path]:
+    return [path for pattern in ON_BOARDS for path in PACKAGE.glob(pattern)]
+
+
+def test_what_is_pushed_to_boards_runs_on_python_3_8() -> None:
+    """Annotations count too where nothing defers their evaluation."""
+    deferred = [path for path in pushed() if "from __future__ import annotations" in path.read_text()]
+    plain = [path for path in pushed() if path not in deferred]
+    vermin = str(Path(sys.executable).with_name("vermin"))
+    for flags, files in (([], deferred), (["--eval-annotations"], plain)):
+        command = [vermin, "-t=3.8-", "--violations", "--no-tips", *flags, *map(str, files)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_what_is_pushed_to_boards_starts_with_nothing_that_stays_behind() -> None:
+    closure = {path.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", ".") for path in pushed()}
+    closure |= {"numpy", "kdedge.engine", "kdedge.profile"} | set(sys.stdlib_module_names)
+    for path in pushed():
+        for node in parse(path).body:
+            for line, name in imports(node) if isinstance(node, ast.Import | ast.ImportFrom) else ():
+                at_hand = any(f"{name}.".startswith(f"{module}.") for module in closure)
+                assert at_hand, f"{path}:{line}: {name} is not on the board"
