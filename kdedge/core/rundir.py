@@ -88,7 +88,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    write_text(path, json.dumps(plain, indent=2, sort_keys=True) + "\n")
+    write_text(path, json.dumps(plain, indent=2) + "\n")
 
 
 def check_disk(folder: Path, need: int) -> None:

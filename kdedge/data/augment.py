@@ -12,7 +12,7 @@ from kdedge.core.recipe import Augment
 
 def mix(*key: int) -> int:
     """A seed for these numbers together; close keys give unrelated seeds."""
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return int(np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def generator(*key: int) -> torch.Generator:

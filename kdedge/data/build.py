@@ -185,15 +185,11 @@ def check_options(spec: Data, part: Part) -> None:
 
 def check_carved(spec: Data, labels: NDArray[np.int64], aside: int, names: tuple[str, ...]) -> None:
     """Raises DataError when the data section leaves a class without training images, or no validation image."""
+    limit = f"data.train_limit {spec.train_limit} with " if spec.train_limit else ""
+    what, why = f"{limit}data.validation {spec.validation}", f"of the training images {len(labels)} are left"
     absent = np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0)
-    what = f"data.train_limit {spec.train_limit} and data.validation {spec.validation}"
     if len(absent):
-        raise DataError(
-            f"{what} leave no training image of class {names[absent[0]]!r}",
-            f"{len(labels)} images are left",
-            "raise data.train_limit",
-        )
+        fix = "raise data.train_limit" if limit else "lower data.validation"
+        raise DataError(f"{what} leaves none of class {names[absent[0]]!r} to train on", why, fix)
     if not aside:
-        raise DataError(
-            f"{what} leave no validation image", f"there are {len(labels)} training images", "raise data.validation"
-        )
+        raise DataError(f"{what} leaves no validation image", why, "raise data.validation")

@@ -197,7 +197,9 @@ class FolderBatches(Batches):
         self.requests.epoch, self.requests.order = number, order
         for images, rows in zip(self.loader, torch.split(order.to(self.device), self.plan.batch), strict=True):
             if isinstance(images, DataError):
-                raise images
+                raise DataError(
+                    *images.args
+                )  # the local itself would tie frame and workers into a cycle that outlives us
             yield Batch(images.to(self.device, non_blocking=True), self.labels[rows], self.indices[rows])
 
 

@@ -53,7 +53,7 @@ class Session(abc.ABC):
         self.model, self.inputs, self.outputs, self.provider = model, inputs, outputs, provider
         self._precision = precision
         self._feeds: Arrays | None = None
-        self._accepted: list[tuple[str, Any, tuple[int, ...]]] = []
+        self._accepted: list[tuple[str, Any, tuple[int, ...]]] | None = None
 
     def run(self, feeds: Arrays) -> Arrays:
         """The outputs for one query.

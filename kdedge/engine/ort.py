@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from kdedge.core.errors import KdedgeError, MissingTool, ModelError, require
 from kdedge.engine.base import Backend, Session, TensorSpec, nearest, register
+from kdedge.engine.graph import count_precisions, remove_inputs
 from kdedge.engine.machine import usable_cores
-from kdedge.engine.precision import count_precisions
 
 if TYPE_CHECKING:
     from kdedge.engine.base import Arrays
@@ -28,7 +28,7 @@ LEVELS = {
     "all": "ORT_ENABLE_ALL",
 }
 SILENT = 4  # only fatal messages: what fails is raised, and says so
-DTYPES = {"float": "float32", "double": "float64"}
+DTYPES = {"float": "float32", "double": "float64", "string": "object"}
 INLINE_BYTES = 1 << 40  # weights below this many bytes go into the engine's file, wherever the ONNX file had them
 PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed: ?|\S+\.(?:h|cc):\d+ .*?\) ")
 
@@ -67,7 +67,11 @@ class OrtBackend(Backend):
         options.add_session_config_entry(
             "session.optimized_model_external_initializers_min_size_in_bytes", str(INLINE_BYTES)
         )
-        _create(onnx, options, settings["provider"])
+        source = _create(onnx, options, settings["provider"])
+        built = _create(out, _session_options(settings, "none"), settings["provider"])
+        stale = _input_names(built) - _input_names(source)
+        if stale:  # weights that an old model lists as inputs, and that optimization folded away
+            remove_inputs(out, stale)
 
     def _read_back(self, engine: Path) -> dict[str, int]:
         return count_precisions(engine)
@@ -149,6 +153,10 @@ def _create(path: Path, options: Any, provider: str) -> Any:
             f"asked for {provider}, but onnxruntime fell back to {session.get_providers()[0]}",
         )
     return session
+
+
+def _input_names(session: Any) -> set[str]:
+    return {value.name for value in session.get_inputs()}
 
 
 def _spec(value: Any) -> TensorSpec:

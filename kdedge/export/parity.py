@@ -55,7 +55,7 @@ def predict_torch(model: "nn.Module", images: NDArray[np.float32], batch: int = 
     model.eval()
     try:
         with torch.inference_mode():
-            parts = [model(torch.from_numpy(part).to(device)).float().cpu().numpy() for part in batches(images, batch)]
+            parts = [model(torch.tensor(part, device=device)).float().cpu().numpy() for part in batches(images, batch)]
     finally:
         for module, training in modes:
             module.training = training

@@ -16,6 +16,8 @@ from kdedge.core.recipe import Normalize
 PREFIX = "preprocess/"
 PIXELS = PREFIX + "transpose"
 OPSET = 18  # the first whose Resize can antialias
+RESIZE = {"mode": "linear", "antialias": 1, "exclude_outside": 1, "axes": [1, 2]}
+"""As torchvision and Pillow resize: weights that reach beyond the border are left out, not given to the last pixel."""
 
 
 def preprocess_nodes(model: ModelProto) -> list[str]:
@@ -58,7 +60,7 @@ def pixel_nodes(images: str) -> list[onnx.NodeProto]:
 
     return [
         node("Cast", images, to=TensorProto.FLOAT),
-        node("Resize", PREFIX + "cast", "", "", PREFIX + "size", mode="linear", antialias=1, axes=[1, 2]),
+        node("Resize", PREFIX + "cast", "", "", PREFIX + "size", **RESIZE),
         node("Mul", PREFIX + "resize", PREFIX + "scale"),
         node("Add", PREFIX + "mul", PREFIX + "shift"),
         node("Transpose", PREFIX + "add", perm=[0, 3, 1, 2]),  # last: ONNX Runtime mishandles one before such a Resize

@@ -128,8 +128,8 @@ def judge(budget: Budget, evidence: Evidence) -> Iterator[Check]:
     if metric is None:
         yield absent(budget, evidence)
         return
-    for excess, limit in absolute(budget, metric):
-        verdict, reason = settle(metric, excess)
+    for excess, bound, limit in absolute(budget, metric):
+        verdict, reason = settle(metric, excess, bound)
         yield check_of(budget, metric, limit, verdict, reason)
     if budget.max_change is not None:
         before = (evidence.baseline or {}).get(budget.metric)
@@ -153,22 +153,18 @@ def check_of(
     )
 
 
-def absolute(budget: Budget, metric: Metric) -> Iterator[tuple[float, str]]:
-    """By how much each absolute limit is exceeded (negative: within it), and the limit in words."""
+def absolute(budget: Budget, metric: Metric) -> Iterator[tuple[float, float, str]]:
+    """Each absolute limit: by how much it is exceeded (negative: within it), its size, and in words."""
     if budget.min is not None:
-        yield budget.min - metric.value - slack(budget.min), f">= {quantity(budget.min, metric.unit)}"
+        yield budget.min - metric.value, budget.min, f">= {quantity(budget.min, metric.unit)}"
     if budget.max is not None:
-        yield metric.value - budget.max - slack(budget.max), f"<= {quantity(budget.max, metric.unit)}"
+        yield metric.value - budget.max, budget.max, f"<= {quantity(budget.max, metric.unit)}"
 
 
-def slack(limit: float) -> float:
-    return ROUNDING * max(1.0, abs(limit))
-
-
-def settle(metric: Metric, excess: float) -> tuple[Verdict, str]:
+def settle(metric: Metric, excess: float, limit: float) -> tuple[Verdict, str]:
     if not metric.stable:
         return "unstable", "the measurement did not settle; measure again on a quiet machine"
-    if excess <= 0:
+    if excess <= ROUNDING * max(1.0, abs(limit)):
         return "pass", ""
     return "regression", "not a number" if math.isnan(excess) else f"missed by {margin(excess, metric.unit)}"
 
@@ -187,7 +183,7 @@ def compare(
         return "unstable", "the baseline's own measurement did not settle; update the baseline"
     worse_by = before.value - metric.value if metric.better == "higher" else metric.value - before.value
     room = allowed if metric.unit == "fraction" else allowed * abs(before.value)
-    verdict, reason = settle(metric, worse_by - room - slack(room))
+    verdict, reason = settle(metric, worse_by - room, before.value)
     return verdict, reason if verdict == "unstable" else change(metric.value, before.value, metric.unit)
 
 
@@ -198,8 +194,11 @@ def is_measured(name: str) -> bool:
 def absent(budget: Budget, evidence: Evidence) -> Check:
     """A budget on a number that this run does not have never passes."""
     before = (evidence.baseline or {}).get(budget.metric)
-    reason = "vanished: the baseline has it, this run does not"
-    if before is None:
+    if before:
+        reason = "vanished: the baseline has it, this run does not"
+    elif budget.metric.replace("_p95_", "_median_") in evidence.metrics:
+        reason = "too few samples for a 95th percentile; raise profile.seconds"
+    else:
         reason = f"this run has no metric of that name; {nearest(budget.metric, evidence.metrics)}"
     unit = before.unit if before else ""
     bounds = {">=": budget.min, "<=": budget.max}

@@ -25,7 +25,7 @@ MODELS: Registry[Callable[..., nn.Module]] = Registry("model", "kdedge.models")
 
 Conv = Literal["dense", "grouped", "depthwise"]
 Groups = Annotated[int, Field(ge=1)]
-Width = Annotated[float, Field(gt=0)]
+Width = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,9 @@ def scaled(widths: Sequence[int], factor: float) -> list[int]:
 
 
 def init_weights(model: nn.Module) -> None:
-    """He initialisation (fan in) of all convolutions, which suits grouped and depthwise ones as well."""
+    """He initialization (fan in) of the 2-D convolutions, which suits grouped and depthwise ones as well."""
     for module in model.modules():
-        if isinstance(module, (nn.Conv1d, nn.Conv2d)):
+        if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -88,7 +88,11 @@ class FeatureTap:
         """By name, of the last forward pass."""
         for name, point in self.points.items():
             if name not in self._features:
-                raise ModelError(f"feature {name} is missing", f"the forward pass has not run module {point.module!r}")
+                raise ModelError(
+                    f"feature {name} is missing",
+                    f"the forward pass has not run module {point.module!r}",
+                    "tap a compiled network before its first pass; otherwise kdedge layers MODEL lists what runs",
+                )
             if name in self._versions and version(self._features[name]) != self._versions[name]:
                 raise ModelError(
                     f"feature {name} was overwritten in place",
@@ -196,12 +200,6 @@ def is_before(layer: Layer, block: Layer) -> bool:
 def stride_of(layer: Layer, image_size: int) -> int:
     """To the nearest power of two: padding and rounding make sides a little off."""
     return 1 << max(0, round(log2(image_size / layer.shape[1])))
-
-
-def layer_table(model: nn.Module, image_shape: Shape) -> list[tuple[Layer, str]]:
-    """Every layer of one forward pass, each with the name of the feature point that it is, if any."""
-    names = {point.module: name for name, point in feature_points(model, image_shape).items()}
-    return [(layer, names.get(layer.path, "")) for layer in layers(bare(model), image_shape)]
 
 
 def match_stages(student: Mapping[str, FeaturePoint], teacher: Mapping[str, FeaturePoint]) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """Classifiers that branch off a network's stages, for self-distillation and early exits.
 
 L. Zhang et al.: "Be Your Own Teacher", ICCV 2019, arXiv:1905.08094 (exits at the stages);
-Q. Wang et al.: "ECA-Net", CVPR 2020, arXiv:1910.03151, eq. (9)-(12) (attention with three to five weights).
+Q. Wang et al.: "ECA-Net", CVPR 2020, arXiv:1910.03151 (attention with three to five weights).
 """
 
 from itertools import pairwise
@@ -36,6 +36,17 @@ class ECA(nn.Module):
         return feature * scale
 
 
+def descent(in_channels: int, out_channels: int, downsamples: int) -> list[nn.Sequential]:
+    """Separable convolutions that halve the map and double the channels; at the size already, what changes channels."""
+    if downsamples == 0 and in_channels == out_channels:
+        return []
+    if downsamples == 0:
+        return [conv_norm_relu(nn.Conv2d(in_channels, out_channels, 1, bias=False), out_channels)]
+    between = [min(in_channels << n, out_channels) for n in range(1, downsamples)]
+    widths = [in_channels, *between, out_channels]
+    return [depthwise_separable(inputs, outputs, stride=2) for inputs, outputs in pairwise(widths)]
+
+
 class ExitHead(nn.Module):
     """A stage's own classifier: attention, depthwise-separable convolutions down to the last stage's size, pooling.
 
@@ -49,12 +60,7 @@ class ExitHead(nn.Module):
     ) -> None:
         super().__init__()
         self.attention = ECA(in_channels) if attention == "eca" else nn.Identity()
-        between = [min(in_channels << n, out_channels) for n in range(1, downsamples)]
-        steps = [depthwise_separable(a, b, stride=2) for a, b in pairwise([in_channels, *between, out_channels])]
-        if downsamples == 0:
-            same = in_channels == out_channels
-            steps = [] if same else [conv_norm_relu(nn.Conv2d(in_channels, out_channels, 1, bias=False), out_channels)]
-        self.steps = nn.Sequential(*steps)
+        self.steps = nn.Sequential(*descent(in_channels, out_channels, downsamples))
         self.linear = nn.Linear(out_channels, classes)
         init_weights(self)
 

@@ -1,4 +1,4 @@
-"""VGG with batch normalisation and one linear layer.
+"""VGG with batch normalization and one linear layer.
 
 K. Simonyan, A. Zisserman: "Very Deep Convolutional Networks", ICLR 2015, arXiv:1409.1556, table 1
 (11: A, 13: B, 19: E).  Laid out for small images as by Y. Tian et al., ICLR 2020, arXiv:1910.10699, who

@@ -71,10 +71,8 @@ def read(path: Path) -> Any:
                 f"reading it would run {code[1]}, so it was not read",
                 "save it again where it comes from: torch.save(model.state_dict(), FILE)",
             ) from error
-        reason = str(error).partition("Re-running")[0].splitlines()
-        raise ModelError(
-            f"cannot read {path}", f"truncated, or not a checkpoint ({(reason or [repr(error)])[0]})"
-        ) from error
+        reason = str(error).rpartition("WeightsUnpickler error: ")[2].strip() or repr(error)
+        raise ModelError(f"cannot read {path}", f"truncated, or not a checkpoint ({reason.splitlines()[0]})") from error
 
 
 def state_dict_in(content: Any, path: Path) -> dict[str, Tensor]:

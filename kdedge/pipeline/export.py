@@ -99,8 +99,6 @@ class Exporting:
         builder.build(path, engine, self.recipe.backend_options)
         self.onnx[name] = self.describe(path)
         self.engines[name] = self.describe(engine)
-        if name == "fp16" and self.recipe.backend == "ort":
-            self.engines[name].notes.append("fp16 storage, fp32 compute")
         self.artifacts.append(f"engine/{engine.name}.json")
 
     def describe(self, path: Path) -> ExportedFile:

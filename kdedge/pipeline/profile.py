@@ -27,7 +27,6 @@ def run(project: Project) -> list[str]:
             options=project.recipe.export.backend_options,
             target=LocalTarget(),
         )
-        report.notes += engine.notes
         names.append(f"profile/{name}.json")
         write_json(project.run / names[-1], report)
         reports.append(report)

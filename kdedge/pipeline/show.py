@@ -3,7 +3,7 @@
 from kdedge.core import console
 from kdedge.core.console import many, percent, show_table, size
 from kdedge.core.report import ExportReport, GateResult, Hop, ProfileReport, TrainedModel, TrainingReport
-from kdedge.gate.render import headline, rows
+from kdedge.gate.render import COLUMNS, headline, rows
 
 
 def show_training(report: TrainingReport) -> None:
@@ -82,7 +82,6 @@ def profile_row(report: ProfileReport) -> list[str]:
 
 
 def show_gate(result: GateResult) -> None:
-    columns = ("metric", "baseline", "value", "limit", "verdict")
-    show_table(headline(result), columns, rows(result))
+    show_table(headline(result), COLUMNS, rows(result))
     for warning in result.warnings:
         console.warn(warning)

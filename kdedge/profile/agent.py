@@ -129,7 +129,10 @@ def _load_arrays(path: Path, session: Session) -> Arrays:
     import numpy as np
 
     try:
-        with np.load(str(path)) as content:
+        with path.open("rb") as file:  # numpy leaves a broken archive open
+            content = np.load(file)
+            if not hasattr(content, "files"):
+                raise ModelError(f"arrays {path}", "it is one array, not an .npz archive")
             return {spec.name: content[spec.name] for spec in session.inputs}
     except KeyError as error:
         raise ModelError(f"arrays {path}", f"it has no {error}") from None

@@ -1,7 +1,7 @@
 """The fingerprint of a machine: what two measurements must share to be compared, and what else explains a number.
 
 No host name, user, address or serial number is read.
-Part of the device closure: Python 3.8 and standard library.  `root` stands for `/`, so that tests bring their own.
+Part of the device closure: Python 3.8, standard library, numpy.  `root` stands for `/`, so that tests bring their own.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import platform
 import re
-from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from kdedge.engine.machine import ROOT, allowed_cpus, cpu_quota, identity, physical_cores, read
 
@@ -38,7 +39,7 @@ def fingerprint(versions: dict[str, str], root: Path = ROOT) -> dict[str, dict[s
         "kernel": platform.release(),
         "distro": _distro(root),
         "python": platform.python_version(),
-        "numpy": metadata.version("numpy"),
+        "numpy": np.__version__,
     }
     return {"match": match, "note": note}
 

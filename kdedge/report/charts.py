@@ -80,6 +80,7 @@ def accuracies(curves: Mapping[str, Sequence[Row]], training: TrainingReport) ->
     last = max((row["epoch"] for row in curves.get("student", ())), default=1.0)
     for (stage, top1), shape in zip(training.student.exits.items(), "D^vPX" * 9, strict=False):
         axes.plot(last, top1, shape, color=PAPER, markeredgecolor=INK, label=f"exit {stage}", clip_on=False)
+    axes.margins(y=0.08)
     axes.set_ylabel("top-1 accuracy")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     return by_epoch(figure, axes, "accuracies", "Top-1 accuracy by epoch")

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 
+LOSS_TITLES = {"baseline": "student on labels alone"}
+
+
 @dataclass(frozen=True)
 class ReportData:
     """What a run has to tell; parts that it has not come to yet are None or empty, and the page says so."""
@@ -74,7 +77,7 @@ def training_charts(data: ReportData) -> Iterator[Chart]:
         "Solid: validation. Dotted: training images, augmented, as they passed by. Marks: exits on the test split.",
     )
     for network, rows in curves.items():
-        title = f"Loss of the {network}"
+        title = f"Loss of the {LOSS_TITLES.get(network, network)}"
         yield Chart(title, charts.losses(network, rows), "Total, and each term before its weight.")
 
 

@@ -143,7 +143,7 @@ def network_rows(training: TrainingReport) -> Rows:
     ]
 
 
-NETWORKS = ("network", "model", "top-1, test", "top-1, validation", "parameters", "MACs", "weights", "epochs", "source")
+NETWORKS = ("network", "model", "test top-1", "val. top-1", "parameters", "MACs", "weights", "epochs", "source")
 
 
 def parity_rows(export: ExportReport) -> Rows:
@@ -191,19 +191,24 @@ def quality_of(export: ExportReport, precision: str) -> Quality | None:
 
 def latency_facts(profile: ProfileReport) -> Pairs:
     latency = profile.latency
-    interval = " ({:.3f} to {:.3f})".format(*latency.median_interval) if latency.median_interval else ""
     unsupported = f"- (needs more than {latency.n} samples)"
     return [
-        ("median, 95 % interval", f"{milliseconds(latency.median)}{interval}"),
-        ("mean, standard deviation", f"{milliseconds(latency.mean)}, {milliseconds(latency.std)}"),
+        ("median", milliseconds(latency.median)),
+        (
+            "its 95 % interval",
+            "{:.3f} to {:.3f} ms".format(*latency.median_interval) if latency.median_interval else "-",
+        ),
+        ("mean, deviation", f"{milliseconds(latency.mean)}, {milliseconds(latency.std)}"),
         *((name, unsupported if value is None else milliseconds(value)) for name, value in latency.percentiles.items()),
         ("least, greatest", f"{milliseconds(latency.min)}, {milliseconds(latency.max)}"),
-        ("samples", f"{latency.n} from {latency.processes} processes, {latency.outliers} outliers"),
+        ("samples", f"{latency.n}, {latency.processes} processes"),
+        ("outliers among them", str(latency.outliers)),
         ("throughput", f"{profile.throughput:.4g} images/s at batch {profile.batch}"),
         ("opening, first query", f"{milliseconds(profile.open_ms)}, {milliseconds(profile.first_ms)}"),
-        ("peak memory", f"{size(profile.peak_memory_bytes)} above the empty process"),
+        ("peak memory", f"+ {size(profile.peak_memory_bytes)}"),
         ("model", f"{profile.model}, {size(profile.model_bytes)}"),
-        ("runs on", f"{profile.backend}, {profile.provider}, {profile.threads} threads"),
+        ("backend", f"{profile.backend}, {profile.threads} threads"),
+        ("provider", profile.provider),
         (
             "precision built",
             ", ".join(f"{count} {name}" for name, count in profile.precision_built.items()) or "not read back",

@@ -15,7 +15,9 @@ def conv_net(float_type: int = TensorProto.FLOAT) -> onnx.ModelProto:
     generator = np.random.default_rng(0)
     dtype = helper.tensor_dtype_to_np_dtype(float_type)
     sizes = {"w1": (16, 3, 3, 3), "b1": (16,), "w2": (16, 1, 3, 3), "fc": (10, 16)}
-    weights = [numpy_helper.from_array(generator.normal(0, 0.2, size).astype(dtype), name) for name, size in sizes.items()]
+    weights = [
+        numpy_helper.from_array(generator.normal(0, 0.2, size).astype(dtype), name) for name, size in sizes.items()
+    ]
     nodes = [
         helper.make_node("Conv", ["image", "w1", "b1"], ["a"], pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["a"], ["b"]),

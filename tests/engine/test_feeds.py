@@ -110,7 +110,7 @@ def test_random_feeds_repeat_with_the_seed():
     assert first.tolist() == again.tolist() != other.tolist()
 
 
-@pytest.mark.parametrize("dtype", ["string", "bfloat16", "seq(tensor(float))"])
+@pytest.mark.parametrize("dtype", ["object", "bfloat16", "seq(tensor(float))"])
 def test_input_of_a_type_without_random_values_is_refused(dtype):
     spec = TensorSpec("text", (1,), dtype)
     with pytest.raises(ModelError, match="cannot be filled at random"):

@@ -1,6 +1,8 @@
 """A small depthwise-separable network with lived-in batch norms, and its ONNX files, made once."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kdedge.core.recipe import Export, Normalize
+from kdedge.engine.base import backend
 from kdedge.export.onnx import export_onnx
+from kdedge.export.parity import predict_session
+
+Images = NDArray[Any]
 
 SHAPE = (3, 16, 16)
 LABELS = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu")
@@ -49,26 +55,42 @@ def net() -> nn.Sequential:
 
 
 @pytest.fixture(scope="session")
-def images() -> NDArray[np.float32]:
+def images() -> Images:
     return np.random.default_rng(1).standard_normal((64, *SHAPE), dtype=np.float32)
 
 
 @pytest.fixture(scope="session")
-def photos() -> NDArray[np.uint8]:
-    """Other sizes than the network's."""
+def photos() -> Images:
+    """uint8 NHWC of another size than the network's."""
     return np.random.default_rng(2).integers(0, 256, (8, 24, 40, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="session")
-def fp32(net: nn.Sequential, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("fp32") / "model.onnx"
-    export_onnx(net, path, SHAPE, Export(), NORMALIZE, LABELS)
-    return path
+def write() -> Callable[..., Path]:
+    """`write(net, path, opset=20, ...)` exports with those keys of a preset."""
+
+    def export(net: nn.Module, path: Path, **keys: Any) -> Path:
+        export_onnx(net, path, SHAPE, Export(**keys), NORMALIZE, LABELS)
+        return path
+
+    return export
 
 
 @pytest.fixture(scope="session")
-def fp32_pixels(net: nn.Sequential, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def infer() -> Callable[[Path, Images], Images]:
+    def run(path: Path, images: Images) -> Images:
+        with backend("ort").open(path, {"threads": 1}) as session:
+            return predict_session(session, images)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def fp32(net: nn.Sequential, write: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(net, tmp_path_factory.mktemp("fp32") / "model.onnx")
+
+
+@pytest.fixture(scope="session")
+def pixels_fp32(net: nn.Sequential, write: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With resizing and normalization in the graph."""
-    path = tmp_path_factory.mktemp("pixels") / "model.onnx"
-    export_onnx(net, path, SHAPE, Export(preprocess=True), NORMALIZE, LABELS)
-    return path
+    return write(net, tmp_path_factory.mktemp("pixels") / "model.onnx", preprocess=True)

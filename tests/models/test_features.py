@@ -2,11 +2,12 @@ import weakref
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from kdedge.core.errors import ModelError
-from kdedge.models.features import FeaturePoint, FeatureTap, feature_points, layer_table, match_stages
+from kdedge.models.features import FeaturePoint, FeatureTap, feature_points, match_stages
 from kdedge.models.zoo import build_model
 
 IMAGES = torch.arange(2 * 64.0).view(2, 1, 8, 8) / 128
@@ -167,6 +168,14 @@ def test_tap_works_on_a_distributed_network(tmp_path):
         torch.distributed.destroy_process_group()
 
 
+def test_tap_works_on_a_network_of_fabric():
+    wrapped = Fabric(accelerator="cpu", devices=1).setup(small())
+
+    with FeatureTap(wrapped, ["stage3"]) as tap:
+        wrapped(IMAGES)
+        assert tap.features["stage3"].shape == (2, 64, 2, 2)
+
+
 def test_match_stages_pairs_by_stride_and_takes_the_deepest():
     def points(*strides):
         return {f"stage{n}": FeaturePoint(f"layer{n}", 8, stride) for n, stride in enumerate(strides, 1)}
@@ -244,14 +253,3 @@ def test_feature_points_take_a_1x1_map_when_there_is_nothing_else():
 def test_feature_points_need_maps():
     with pytest.raises(ModelError, match="no feature maps"):
         feature_points(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), (1, 8, 8))
-
-
-def test_layer_table_marks_the_feature_points():
-    table = {layer.path: stage for layer, stage in layer_table(small(), (1, 8, 8))}
-
-    assert {path: stage for path, stage in table.items() if stage} == {
-        "layer1": "stage1",
-        "layer2": "stage2",
-        "layer3": "stage3",
-    }
-    assert table["layer1.0.conv1.pointwise"] == ""

@@ -189,7 +189,7 @@ def test_public_resnet56_computes_what_its_tensors_say(teacher):
         torch.testing.assert_close(teacher(images), resnet56_by_hand(state, images), rtol=1e-4, atol=1e-4)
 
 
-def test_public_resnet56_recognises_cifar10(teacher, needs):
+def test_public_resnet56_recognizes_cifar10(teacher, needs):
     path = TEACHER.parents[1] / "cifar10.npz"
     needs(path.is_file(), "set KDEDGE_DATA to a folder with cifar10.npz")
     with np.load(path) as data:

@@ -241,12 +241,12 @@ def whole_run(**changes: Any) -> ReportData:
     return ReportData(**(parts | changes))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run() -> Callable[..., ReportData]:
     """`run(gate=None)`: a whole run with parts of it exchanged."""
     return whole_run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_profile() -> Callable[..., ProfileReport]:
     return profile

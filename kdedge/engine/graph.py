@@ -1,8 +1,8 @@
-"""Which type the nodes of an optimized ONNX graph compute in.
+"""What an optimized ONNX file holds: the types its nodes compute in, and inputs that nothing reads any more.
 
-What was asked for and what runs are two things: a CPU without half-precision kernels gets casts to fp32 around each
-node, and a quantizer may leave nodes out.  The file says which.
-Part of the device closure: onnx is used where it is installed, and the answer is empty where it is not.
+Asked for and built are two things: a CPU without half-precision kernels gets casts to fp32 around each node, and a
+quantizer may leave nodes out.  The file says which.
+Part of the device closure: Python 3.8, standard library, and onnx inside the functions.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+
+from kdedge.core.errors import require
 
 FLOATS = {"FLOAT": "fp32", "FLOAT16": "fp16", "DOUBLE": "fp64", "BFLOAT16": "bf16"}
 INTEGERS = {"INT8", "UINT8"}
@@ -48,7 +50,10 @@ MOVES = frozenset(
 
 
 def count_precisions(path: Path) -> dict[str, int]:
-    """Nodes that do arithmetic on real numbers, by the type they do it in; those that move or convert are left out."""
+    """Nodes that do arithmetic on real numbers, by the type they do it in; those that move or convert are left out.
+
+    Empty where onnx is not installed.
+    """
     try:
         import onnx
     except ModuleNotFoundError:
@@ -59,7 +64,7 @@ def count_precisions(path: Path) -> dict[str, int]:
     types.update({tensor.name: name_of(tensor.data_type) for tensor in graph.initializer})
     counts: dict[str, int] = {}
     for node in graph.node:
-        taken = next((types[name] for name in node.input if name in types), "")
+        taken = next((types[name] for name in node.input if types.get(name, "BOOL") != "BOOL"), "")
         made = _made(node, taken, types, name_of)
         types.update(dict.fromkeys(node.output, made))
         precision = _precision(node.op_type, taken)
@@ -95,6 +100,13 @@ def _made(node: Any, taken: str, types: dict[str, str], name_of: Any) -> str:
         return "INT32"
     if op in ("Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Not", "And", "Or", "IsNaN", "IsInf"):
         return "BOOL"
-    if op == "Where":
-        return types.get(node.input[1], taken)
     return "FLOAT" if op.endswith("ToFloat") else taken
+
+
+def remove_inputs(path: Path, names: set[str]) -> None:
+    """Take graph inputs out of a file, in place."""
+    onnx = require("onnx", "", "building from a model that lists its weights as inputs (IR version 3)")
+    model = onnx.load(str(path))
+    for value in [value for value in model.graph.input if value.name in names]:
+        model.graph.input.remove(value)
+    onnx.save(model, str(path))

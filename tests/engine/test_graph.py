@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from kdedge.engine.precision import count_precisions
+from kdedge.engine.graph import count_precisions
 
 
 @pytest.fixture

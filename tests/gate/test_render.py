@@ -1,0 +1,66 @@
+from xml.etree import ElementTree
+
+from kdedge.core.report import Check, GateResult, Metric
+from kdedge.gate.render import COLUMNS, MARKER, junit, markdown, rows
+
+
+def check(metric: str, verdict: str, advisory: bool = False, **more) -> Check:
+    parts = {"value": 2048, "unit": "bytes", "limit": "<= 1.0 KiB", "reason": "missed by 1.0 KiB"}
+    return Check(metric=metric, verdict=verdict, advisory=advisory, **(parts | more))
+
+
+RESULT = GateResult(
+    verdict="regression",
+    checks=[
+        check("int8/onnx_bytes", "regression"),
+        check("int8/top1", "pass", value=0.9, unit="fraction", limit=">= 90.00 %", reason=""),
+        check("int8/latency_median_ms", "incomparable", value=1.5, unit="ms", baseline=1.0),
+        check("fp16/latency_median_ms", "unstable", value=1.5, unit="ms"),
+        check("fp32/top1", "insufficient", value=0.9, unit="fraction"),
+        check("gone<b>|x", "regression", advisory=True, value=None, unit=""),
+    ],
+    warnings=["a <b> | c"],
+    metrics={"int8/onnx_bytes": Metric(value=2048, unit="bytes", better="lower")},
+    baseline="2026-01-02 first",
+)
+
+
+def test_rows_show_units_baseline_and_advice():
+    table = rows(RESULT)
+    assert all(len(row) == len(COLUMNS) for row in table)
+    assert table[0] == ["int8/onnx_bytes", "2.0 KiB", "<= 1.0 KiB", "-", "regression", "missed by 1.0 KiB"]
+    assert table[2][1:4] == ["1.500 ms", "<= 1.0 KiB", "1.000 ms"]
+    assert table[5][1] == "-"
+    assert table[5][4] == "regression (advisory)"
+
+
+def test_junit_has_one_testcase_per_check_of_the_right_kind():
+    suite = ElementTree.fromstring(junit(RESULT))
+    kinds = {case.get("name").split()[0]: [child.tag for child in case] for case in suite.iter("testcase")}
+    assert kinds == {
+        "int8/onnx_bytes": ["failure"],
+        "int8/top1": [],
+        "int8/latency_median_ms": ["skipped"],
+        "fp16/latency_median_ms": ["error"],
+        "fp32/top1": ["skipped"],
+        "gone<b>|x": ["skipped"],
+    }
+    counts = {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")}
+    assert counts == {"tests": "6", "failures": "1", "errors": "1", "skipped": "3"}
+    assert suite.find("testcase/failure").get("message") == "regression: 2.0 KiB, missed by 1.0 KiB"
+
+
+def test_markdown_can_be_found_again_and_keeps_its_table():
+    text = markdown(RESULT)
+    lines = text.splitlines()
+    assert lines[0] == MARKER
+    assert lines[1] == "### kdedge gate failed: a budget is not kept"
+    table = [line for line in lines if line.startswith("| ") and "<=" in line.replace("&lt;", "<")]
+    assert [line.replace("\\|", "").count("|") for line in table] == [len(COLUMNS) + 1] * 5
+    assert "| gone&lt;b>\\|x |" in text
+    assert "- warning: a &lt;b> \\| c" in text
+    assert "- baseline: 2026-01-02 first" in text
+
+
+def test_markdown_without_checks_has_no_table():
+    assert "|" not in markdown(GateResult(verdict="pass", checks=[]))

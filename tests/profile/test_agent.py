@@ -1,0 +1,140 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from kdedge.core.errors import KdedgeError, ModelError
+from kdedge.engine.base import Session, TensorSpec
+from kdedge.profile.agent import predict, resident, respond, run_batches
+
+ONE = {"threads": 1}
+
+
+def ask(request):
+    command = [sys.executable, "-m", "kdedge.profile.agent"]
+    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, timeout=60)
+    return done.returncode, json.loads(done.stdout), done.stderr
+
+
+def test_latency_reply_holds_one_whole_sample(linear):
+    request = {"mode": "latency", "backend": "ort", "model": str(linear()), "options": ONE, "batch": 2}
+    code, reply, stderr = ask({**request, "seconds": 0.05, "warmup_cap": 0.5})
+    assert (code, stderr) == (0, "")
+    assert reply["shapes"] == {"x": [2, 3]}
+    assert reply["provider"] == "CPUExecutionProvider"
+    assert reply["options"]["threads"] == 1
+    assert set(reply["device"]) == {"match", "note"}
+    assert reply["memory_method"].startswith("VmHWM")
+    sample = reply["sample"]
+    assert min(sample["latency_ms"]) > 0
+    assert sum(sample["latency_ms"]) <= 1000  # milliseconds, not nanoseconds
+    assert sample["open_ms"] > 0
+    assert sample["first_ms"] > 0
+    assert sample["warmup_queries"] >= 10
+    assert 0 < sample["baseline_bytes"] <= sample["peak_bytes"] < 2**30
+
+
+def test_user_errors_come_back_as_json_with_their_exit_code(tmp_path):
+    model = str(tmp_path / "absent.onnx")
+    code, reply, _ = ask({"mode": "predict", "backend": "ort", "model": model, "arrays": "a", "outputs": "b"})
+    assert code == 2
+    assert reply["error"] == {
+        "kind": "ModelError",
+        "what": f"model {model}",
+        "why": "there is no such file",
+        "fix": "",
+    }
+
+
+def test_unknown_mode_is_refused():
+    with pytest.raises(KdedgeError, match="mode 'latancy' of the agent: it has device, latency, predict"):
+        respond({"mode": "latancy"})
+
+
+def test_what_a_library_prints_stays_out_of_the_reply(linear):
+    program = (
+        "import os, sys; from kdedge.profile import agent;"
+        "agent.respond = lambda request: os.write(1, b'library says hello') and print('me too') or {'fine': 1};"
+        "agent.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], input="{}", capture_output=True, text=True, timeout=60)
+    assert json.loads(done.stdout) == {"fine": 1}
+    assert "library says hello" in done.stderr
+    assert "me too" in done.stderr
+
+
+def test_memory_of_a_process_is_not_that_of_the_one_that_started_it():
+    program = "import kdedge.profile.agent as a; print(a.resident('VmHWM'))"
+    alone = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    ballast = np.ones(25_000_000)  # 200 MB
+    beside = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ballast.nbytes == 200_000_000
+    assert int(beside.stdout) < int(alone.stdout) + 20_000_000
+
+
+def test_resident_memory_grows_with_what_is_allocated():
+    before = resident("VmRSS")
+    ballast = np.ones(12_500_000)
+    assert ballast.nbytes * 0.9 < resident("VmRSS") - before < ballast.nbytes * 1.5
+
+
+def write_and_predict(folder, model, arrays, batch):
+    np.savez(folder / "in.npz", **arrays)
+    paths = {"arrays": str(folder / "in.npz"), "outputs": str(folder / "out.npz")}
+    reply = predict({"backend": "ort", "model": str(model), "options": ONE, "batch": batch, **paths})
+    with np.load(folder / "out.npz") as outputs:
+        return reply, outputs["y"]
+
+
+@pytest.mark.parametrize("model_batch", ["n", 1, 2, 8])
+def test_predict_gives_a_row_for_each_input_at_any_batch(linear, tmp_path, model_batch):
+    x = np.arange(15, dtype=np.float32).reshape(5, 3)
+    reply, y = write_and_predict(tmp_path, linear(model_batch), {"x": x, "labels": np.arange(5)}, batch=2)
+    assert reply == {"rows": 5, "outputs": ["y"]}
+    np.testing.assert_allclose(y, x @ np.array([[1, 2], [3, 4], [5, 6]]))
+
+
+def test_predict_without_an_array_for_an_input_names_it(linear, tmp_path):
+    with pytest.raises(ModelError, match=r"in.npz: it has no .*x is not a file"):
+        write_and_predict(tmp_path, linear(), {"image": np.zeros((1, 3), dtype=np.float32)}, batch=1)
+    assert not (tmp_path / "out.npz").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"what is this"])
+def test_predict_of_a_broken_archive_names_it(linear, tmp_path, content):
+    (tmp_path / "in.npz").write_bytes(content)
+    with pytest.raises(ModelError, match=r"arrays .*in.npz"):
+        predict({"backend": "ort", "model": str(linear()), "options": ONE, "arrays": str(tmp_path / "in.npz")})
+
+
+def test_predict_of_a_bare_array_wants_an_archive(linear, tmp_path):
+    np.save(tmp_path / "in.npy", np.zeros(3))
+    with pytest.raises(ModelError, match=r"it is one array, not an .npz archive"):
+        predict({"backend": "ort", "model": str(linear()), "options": ONE, "arrays": str(tmp_path / "in.npy")})
+
+
+class Sum(Session):
+    """One number for the whole batch."""
+
+    def __init__(self) -> None:
+        specs = [TensorSpec("x", (None,), "float32")], [TensorSpec("total", (), "float32")]
+        super().__init__("sum", *specs, provider="numpy", precision={})
+
+    def _infer(self, feeds):
+        return {"total": feeds["x"].sum()}
+
+    def close(self):
+        pass
+
+
+def test_output_without_a_row_for_each_input_is_refused():
+    with pytest.raises(ModelError, match="output total of sum: it has no row for each of 3 inputs"):
+        run_batches(Sum(), {"x": np.ones(3, dtype=np.float32)}, batch=4)
+
+
+@pytest.mark.parametrize(("rows", "other"), [(0, 0), (3, 2)])
+def test_arrays_without_rows_or_of_unequal_length_are_refused(rows, other):
+    with pytest.raises(ModelError, match="rows by input"):
+        run_batches(Sum(), {"x": np.ones(rows, dtype=np.float32), "z": np.ones(other, dtype=np.float32)}, batch=4)

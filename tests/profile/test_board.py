@@ -1,0 +1,77 @@
+import getpass
+import json
+import platform
+import socket
+
+import pytest
+
+from kdedge.profile.board import fingerprint, in_container
+
+JETSON = {
+    "proc/device-tree/model": "NVIDIA Jetson Orin Nano Developer Kit\0",
+    "etc/nv_tegra_release": "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64\n",
+    "proc/cpuinfo": "processor\t: 0\nFeatures\t: asimd\nCPU implementer\t: 0x41\nCPU part\t: 0xd42\n",
+    "etc/os-release": 'NAME="Ubuntu"\nPRETTY_NAME="Ubuntu 22.04.5 LTS"\n',
+    "proc/loadavg": "0.50 0.40 0.30 1/234 5678\n",
+    "proc/meminfo": "MemTotal: 1000 kB\nMemAvailable: 600 kB\nSwapTotal: 50 kB\nSwapFree: 20 kB\nHugePages_Total: 0\n",
+}
+GOVERNOR = {"scaling_governor": "schedutil\n", "scaling_cur_freq": "729600\n", "scaling_max_freq": "1510400\n"}
+
+
+@pytest.fixture
+def jetson(tmp_path, monkeypatch):
+    monkeypatch.setattr("kdedge.profile.board.allowed_cpus", lambda: [0, 1])
+    clocks = {f"sys/devices/system/cpu/cpu0/cpufreq/{name}": text for name, text in GOVERNOR.items()}
+    for name, text in {**JETSON, **clocks}.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def test_fingerprint_of_a_jetson(jetson):
+    device = fingerprint({"onnxruntime": "1.2.3"}, jetson)
+    assert device["match"] == {
+        "arch": platform.machine(),
+        "cpu": "NVIDIA Jetson Orin Nano Developer Kit Arm implementer 0x41 part 0xd42",
+        "instruction_sets": "asimd",
+        "board": "NVIDIA Jetson Orin Nano Developer Kit",
+        "l4t": "36.4.3",
+        "cores": 2,
+        "cpus": 2,
+        "cpu_quota": None,
+        "onnxruntime": "1.2.3",
+    }
+    note = device["note"]
+    assert (note["memory_total"], note["memory_available"], note["swap_used"]) == (1_024_000, 614_400, 30_720)
+    assert (note["governor"], note["mhz"], note["mhz_max"]) == ("schedutil", 729, 1510)
+    assert note["load"] == [0.5, 0.4, 0.3]
+    assert note["distro"] == "Ubuntu 22.04.5 LTS"
+    assert note["container"] is False
+
+
+def test_what_the_system_does_not_say_is_left_out(tmp_path):
+    device = fingerprint({}, tmp_path)
+    assert not {"board", "l4t"} & set(device["match"])
+    assert not {"governor", "mhz", "memory_total"} & set(device["note"])
+
+
+def test_fingerprint_of_this_machine_repeats():
+    assert fingerprint({})["match"] == fingerprint({})["match"]
+
+
+def test_fingerprint_names_neither_host_nor_user():
+    text = json.dumps(fingerprint({}))
+    for secret in (socket.gethostname(), getpass.getuser()):
+        assert f'"{secret}"' not in text
+    assert "serial" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [(".dockerenv", ""), ("run/.containerenv", ""), ("proc/1/cgroup", "0::/docker/0123\n")]
+)
+def test_container_is_recognized_by_its_marks(tmp_path, name, text):
+    assert not in_container(tmp_path)
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text(text)
+    assert in_container(tmp_path)

@@ -1,0 +1,207 @@
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+from kdedge.report.html import render
+
+VOID = {"meta", "br", "hr", "img", "input", "link", "path", "use", "rect"}
+HOSTILE = "<b onclick='x'>&\"$\\frac$"
+
+
+class Page(HTMLParser):
+    """What a reader, a screen reader and a browser would find."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def whole(run) -> str:
+    return render(run())
+
+
+def test_page_stands_alone(whole):
+    page = Page(whole)
+    assert page.open == []
+    assert whole.startswith("<!DOCTYPE html>")
+    names = {tag for tag, _ in page.tags}
+    assert not names & {"script", "link", "iframe", "img", "object", "embed", "base"}
+    addresses = [
+        value
+        for _, attributes in page.tags
+        for name, value in attributes.items()
+        if name.split(":")[-1] in ("href", "src")
+    ]
+    assert addresses
+    assert all(value.startswith("#") for value in addresses)
+    assert not re.search(r"url\((?!#)|@import|https?://", whole)
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+
+
+def test_page_ids_are_unique_and_references_resolve(whole):
+    ids = re.findall(r' id="([^"]+)"', whole)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:href="|url\()#([^")]+)', whole)) <= set(ids)
+
+
+def test_every_figure_is_drawn_and_named(whole):
+    figures = re.findall(r"<figure>(.*?)</figure>", whole, flags=re.DOTALL)
+    assert len(figures) == 3 + 3 + 2 * 3  # training, trade-offs, two for each precision
+    for figure in figures:
+        assert re.search(r'<svg viewBox="0 0 [\d.]+ [\d.]+" role="img" aria-label="[^"]+"', figure)
+        assert re.search(r"<title>[^<]+</title>", figure)
+        assert re.search(r"<h3>[^<]+</h3>", figure)
+        assert sum(len(path) > 40 for path in re.findall(r'<path d="([^"]*)"', figure)) > 5
+
+
+def test_figures_follow_the_theme(whole):
+    figures = "".join(re.findall(r"<svg.*?</svg>", whole, flags=re.DOTALL))
+    assert "currentColor" in figures
+    assert "var(--series-1)" in figures
+    assert not re.search(r"#0000[01]\d|fill: #fff|font-family", figures)
+    assert "prefers-color-scheme: dark" in whole
+    assert "@media print" in whole
+
+
+def test_page_says_everything_once_asked(whole):
+    text = Page(whole).text
+    for part in (
+        "Failed a blocking budget is not kept; 1 of 3 checks passed",
+        "fp16: fp16 storage, fp32 compute",
+        "onnx-int8: top-1 lost 0.91 points, 0.50 allowed",
+        "\N{MINUS SIGN}3.26 points against the teacher",
+        "+1.38 points against labels alone",
+        "14.8\N{MULTIPLICATION SIGN} fewer than the teacher's 855.8k",
+        "cpu was Other CPU, is Example CPU @ 2.70GHz",
+        "Example CPU @ 2.70GHz",
+        "memory total 7.76 GiB",
+        "kdedge run recipes/resnet_dw.yaml --set seed=0",
+        "- epochs: 40",
+    ):
+        assert part in text
+
+
+def test_same_run_gives_the_same_bytes(run, whole):
+    assert render(run()) == whole
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        ({"gate": None}, "Not gated yet: kdedge gate"),
+        ({"profiles": []}, "Not measured yet: kdedge profile"),
+        ({"export": None, "profiles": []}, "Not exported yet: kdedge export"),
+        ({}, "No training log"),
+        ({"curves": {"student": []}}, "No training log"),
+    ],
+)
+def test_what_is_missing_is_said(run, missing, sentence):
+    page = Page(render(run(**({"curves": {}, "profiles": []} | missing))))
+    assert sentence in page.text
+    assert page.open == []
+
+
+def test_student_alone_needs_neither_teacher_nor_baseline(run):
+    training = run().training.model_copy(update={"teacher": None, "baseline": None})
+    page = Page(render(run(training=training, profiles=[], curves={"student": run().curves["student"]})))
+    assert "against the teacher" not in page.text
+    assert "Parameters 58k 8.7M MACs an image" in page.text
+
+
+def test_ungated_page_warns_of_a_student_below_its_baseline(run):
+    training = run().training
+    better = training.baseline.model_copy(update={"top1": 0.95})
+    page = Page(
+        render(run(gate=None, curves={}, profiles=[], training=training.model_copy(update={"baseline": better})))
+    )
+    assert "the student is \N{MINUS SIGN}4.88 points against itself trained on the labels alone" in page.text
+
+
+def test_unsettled_warm_up_is_a_warning(run, make_profile):
+    page = Page(render(run(curves={}, profiles=[make_profile("int8", 0.2, 300, 2, settled=False)])))
+    assert "int8: the warm-up of 2 of 2 processes did not settle" in page.text
+
+
+def test_hostile_strings_are_shown_and_not_run(run, make_profile):
+    data = run()
+    training = data.training.model_copy(update={"labels": [HOSTILE] * 10, "methods": [HOSTILE]})
+    student = training.student.model_copy(update={"exits": {HOSTILE: 0.5}, "model": HOSTILE})
+    rows = [{**row, HOSTILE: 1.0} for row in data.curves["student"]]
+    text = render(
+        run(
+            title=HOSTILE,
+            training=training.model_copy(update={"student": student}),
+            curves={"student": rows, HOSTILE: rows},
+            profiles=[make_profile(HOSTILE, 0.2, 50, 2)],
+            recipe={"name": HOSTILE},
+            command=HOSTILE,
+            summary=([HOSTILE], [[HOSTILE]]),
+        )
+    )
+    page = Page(text)
+    assert page.open == []
+    assert not any(tag == "b" or "onclick" in attributes for tag, attributes in page.tags)
+    assert page.text.count(HOSTILE) >= 15
+
+
+def test_many_classes_and_samples_stay_small(run, make_profile):
+    data = run()
+    hops = [
+        hop.model_copy(update={"quality": hop.quality.model_copy(update={"per_class": [0.5] * 200, "empty": [3]})})
+        for hop in data.export.hops
+    ]
+    text = render(
+        run(
+            training=data.training.model_copy(update={"labels": [f"class {k}" for k in range(200)]}),
+            export=data.export.model_copy(update={"hops": hops}),
+            profiles=[make_profile(name, 0.1, 20_000, 5) for name in ("fp32", "fp16", "int8")],
+        )
+    )
+    assert len(text.encode()) < 1_500_000
+    page = Page(text)
+    assert "The other 190 classes" in page.text
+    assert "no images" in page.text
+
+
+def test_a_single_query_and_a_single_epoch_can_be_drawn(run, make_profile):
+    data = run()
+    text = render(run(profiles=[make_profile("fp32", 0.4, 1, 1)], curves={"student": data.curves["student"][:1]}))
+    assert "needs more than 1 samples" in Page(text).text
+
+
+def test_importing_gate_and_report_needs_no_heavy_package():
+    code = (
+        "import sys, kdedge.gate.render, kdedge.report.html\n"
+        "found = {'torch', 'onnx', 'onnxruntime', 'matplotlib', 'jinja2'} & set(sys.modules)\n"
+        "sys.exit(', '.join(found) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
