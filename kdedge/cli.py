@@ -106,7 +106,7 @@ def profile(
         raise MissingTool(f"--target {target}: this version measures on this machine only", "", "kdedge profile")
     given = {"batch": batch, "threads": threads, "processes": processes, "seconds": seconds}
     changes = {key: value for key, value in given.items() if value is not None}
-    if what is not None and (what.is_file() or what.suffix):
+    if what is not None and not what.is_dir() and (what.is_file() or what.suffix):
         from kdedge.pipeline.profile import profile_file
 
         profile_file(what, changes, shape or [])

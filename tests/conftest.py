@@ -15,7 +15,6 @@ os.environ["MPLBACKEND"] = "agg"
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # read once, when torch or numpy is first imported; child processes inherit it
-STRICT = os.environ.get("KDEDGE_STRICT") == "1"
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +23,7 @@ def needs() -> Callable[[object, str], None]:
 
     def check(present: object, how: str) -> None:
         if not present:
-            (pytest.fail if STRICT else pytest.skip)(how)
+            (pytest.fail if os.environ.get("KDEDGE_STRICT") == "1" else pytest.skip)(how)
 
     return check
 

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -140,3 +140,17 @@ def many(count: float) -> str:
 
 def percent(fraction: float | None) -> str:
     return "-" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+UNITS: dict[str, Callable[[float], str]] = {
+    "fraction": percent,
+    "bytes": size,
+    "count": many,
+    "ms": lambda value: f"{value:.3f} ms",
+}
+
+
+def quantity(value: float, unit: str) -> str:
+    """A value in its unit, as a person reads it."""
+    shown = UNITS.get(unit)
+    return shown(value) if shown else f"{value:g} {unit}".rstrip()

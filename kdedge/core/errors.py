@@ -14,7 +14,11 @@ Anything else that reaches the command line is a bug and keeps its traceback.
 Part of the device closure: Python 3.8 syntax, standard library only.
 """
 
+from __future__ import annotations
+
+import difflib
 import importlib
+from collections.abc import Iterable
 from types import ModuleType
 
 
@@ -74,3 +78,15 @@ def require(package: str, extra: str, why: str) -> ModuleType:
         name = package.split(".")[0]
         install = f'pip install "kdedge[{extra}]"' if extra else f"pip install {name}"
         raise MissingTool(f"{name} is not installed", f"{why} needs it", install) from None
+
+
+def closest(name: str, valid: Iterable[str]) -> str | None:
+    """The valid name that a misspelt one was probably meant to be."""
+    return next(iter(difflib.get_close_matches(name, sorted(valid), n=1, cutoff=0.5)), None)
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """The sentence that helps with a misspelt name."""
+    known = sorted(valid)
+    close = closest(name, known)
+    return f"did you mean {close!r}?" if close else "known: " + (", ".join(known) or "none")

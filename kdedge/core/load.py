@@ -11,9 +11,8 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from kdedge.core.errors import RecipeError
+from kdedge.core.errors import RecipeError, closest, nearest
 from kdedge.core.recipe import Export, Recipe
-from kdedge.core.registry import closest, nearest
 from kdedge.core.source import KeyPath, Problem, Source, kind_of, override, read_yaml, report_problems
 
 S = TypeVar("S", bound=BaseModel)

@@ -1,25 +1,11 @@
 """Names that stand for code: found by walking a package, never kept in a second list."""
 
-import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from kdedge.core.errors import KdedgeError
-
-
-def closest(name: str, valid: Iterable[str]) -> str | None:
-    """The valid name that a misspelt one was probably meant to be."""
-    return next(iter(difflib.get_close_matches(name, sorted(valid), n=1, cutoff=0.5)), None)
-
-
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """The sentence that helps with a misspelt name."""
-    known = sorted(valid)
-    close = closest(name, known)
-    return f"did you mean {close!r}?" if close else f"known: {', '.join(known) or 'none'}"
-
+from kdedge.core.errors import KdedgeError, nearest
 
 T = TypeVar("T")
 

@@ -95,6 +95,11 @@ class ExportReport(Record):
     backend: str = ""
     environment: dict[str, str] = {}
 
+    def quality(self, precision: str) -> Quality | None:
+        """Of the built engine; of the ONNX file where no engine was compared."""
+        found = {hop.name: hop.quality for hop in self.hops}
+        return found.get(f"engine-{precision}") or found.get(f"onnx-{precision}")
+
 
 class Distribution(Record):
     """A measured quantity, in milliseconds."""

@@ -12,13 +12,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from kdedge.core.errors import KdedgeError
 
 RUNS = Path("runs")
+M = TypeVar("M", bound=BaseModel)
 
 
 class Artifact(BaseModel):
@@ -86,9 +87,19 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, sort: bool = False) -> None:
+    """In the order the value has, or sorted: then the same file for equal values, whatever their order of keys."""
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    write_text(path, json.dumps(plain, indent=2) + "\n")
+    write_text(path, json.dumps(plain, indent=2, sort_keys=sort) + "\n")
+
+
+def read_record(path: Path, kind: type[M]) -> M:
+    """Raises KdedgeError when the file is missing or does not hold one."""
+    try:
+        return kind.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = "it is missing" if isinstance(error, FileNotFoundError) else str(error).partition("\n")[0]
+        raise KdedgeError(f"{path} cannot be read", reason, "kdedge run RECIPE   (writes it again)") from None
 
 
 def check_disk(folder: Path, need: int) -> None:
@@ -182,7 +193,16 @@ class RunDir:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
+            self.sweep()
             yield
+
+    def sweep(self) -> None:
+        """Remove what a killed process left half written; only such files have names that start with a dot."""
+        for path in list(self.path.rglob(".*")):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def newest_run(runs: Path = RUNS) -> RunDir:

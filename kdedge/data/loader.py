@@ -141,19 +141,22 @@ def fits(images: Tensor, device: torch.device) -> bool:
 Key = tuple[int, int]
 """(epoch, position): enough for a worker to know all that is random about an image."""
 
+Problem = tuple[str, ...]
+"""What a DataError says.  The error itself would hold on to its frames, and they to the workers."""
 
-class DecodedImages(TorchDataset[Tensor | DataError]):
-    """What a worker process does.  A broken file comes back as its error: one raised there would lose its parts."""
+
+class DecodedImages(TorchDataset[Tensor | Problem]):
+    """What a worker process does.  A broken file is told, not raised: an exception from a worker arrives as text."""
 
     def __init__(self, part: FolderSet, view: View, seed: int) -> None:
         self.part, self.view, self.seed = part, view, seed
 
-    def __getitem__(self, key: Key) -> Tensor | DataError:
+    def __getitem__(self, key: Key) -> Tensor | Problem:
         epoch, position = key
         try:
             image = decode(self.part.paths[position])
         except DataError as error:
-            return error
+            return error.args
         with torch.random.fork_rng(devices=[]):  # the views draw from the global generator
             torch.default_generator.manual_seed(mix(self.seed, epoch, int(self.part.indices[position])))
             return self.view(image)
@@ -170,9 +173,9 @@ class Requests:
             yield [(self.epoch, position) for position in positions.tolist()]
 
 
-def collate(images: list[Tensor | DataError]) -> Tensor | DataError:
-    broken = next((image for image in images if isinstance(image, DataError)), None)
-    return broken or torch.stack([image for image in images if isinstance(image, Tensor)])
+def collate(images: list[Tensor | Problem]) -> Tensor | Problem:
+    problem = next((image for image in images if isinstance(image, tuple)), None)
+    return problem or torch.stack([image for image in images if isinstance(image, Tensor)])
 
 
 class FolderBatches(Batches):
@@ -196,10 +199,8 @@ class FolderBatches(Batches):
         order = self.plan.order(number)
         self.requests.epoch, self.requests.order = number, order
         for images, rows in zip(self.loader, torch.split(order.to(self.device), self.plan.batch), strict=True):
-            if isinstance(images, DataError):
-                raise DataError(
-                    *images.args
-                )  # the local itself would tie frame and workers into a cycle that outlives us
+            if not isinstance(images, Tensor):  # a problem; the thread that pins memory makes a list of it
+                raise DataError(*images)
             yield Batch(images.to(self.device, non_blocking=True), self.labels[rows], self.indices[rows])
 
 

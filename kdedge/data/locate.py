@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from kdedge.core.errors import DataError, KdedgeError, MissingTool
+from kdedge.core.errors import DataError, KdedgeError, MissingTool, nearest
 from kdedge.core.recipe import Data
-from kdedge.core.registry import nearest
 from kdedge.core.rundir import cache_folder, digest
 
 

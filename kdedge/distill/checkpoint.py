@@ -15,6 +15,7 @@ from torch import Tensor
 from kdedge.core.errors import TrainingError
 
 STATE = "state.pt"
+MODULES = {"student", "methods"}
 
 
 @dataclass
@@ -64,10 +65,12 @@ def last_checkpoint(root: Path, identity: str | None = None) -> Checkpoint | Non
     try:
         weights = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
         state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+        if absent := sorted(MODULES - weights.keys()):
+            raise FileNotFoundError(f"no {absent[0]}.safetensors in it")
     except Exception as error:
         raise TrainingError(
             f"checkpoint {folder} cannot be read",
-            str(error).splitlines()[0],
+            str(error).partition("\n")[0] or type(error).__name__,
             f"rm -r {folder}   (then that training starts again)",
         ) from error
     if identity is not None and state["identity"] != identity:

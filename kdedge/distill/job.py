@@ -54,8 +54,8 @@ def cpu_threads(run: Run) -> int:
 
 
 def make_fabric(run: Run) -> Fabric:
-    spread = "ddp_fork" if run.accelerator == "cpu" else "ddp_spawn"
-    strategy = spread if run.devices > 1 else "auto"
+    """Several devices get fresh processes: a forked one would wait for threads of this one that it does not have."""
+    strategy = "ddp_spawn" if run.devices > 1 else "auto"
     return Fabric(accelerator=run.accelerator, devices=run.devices, precision=run.precision, strategy=strategy)
 
 

@@ -26,7 +26,7 @@ class TrainingLog:
             from torch.utils.tensorboard import SummaryWriter
 
         self.folder, self.rows = folder, rows
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=len(rows))  # type: ignore[no-untyped-call]
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=len(rows) + 1)  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> "TrainingLog":
         return self

@@ -1,5 +1,7 @@
 """Sums of loss terms kept on the device, so that a step never waits for a number."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -8,10 +10,15 @@ from kdedge.core.errors import TrainingError
 NEVER = 2**31
 
 
+Reduce = Callable[[Tensor, str], Tensor]
+"""A tensor and how ("min", "mean" or "sum") -> the same over the processes of a training."""
+
+
 class TermMeter:
     """Means of the named terms over an epoch, and the step at which each first stopped being finite."""
 
-    def __init__(self) -> None:
+    def __init__(self, reduce: Reduce = lambda tensor, _: tensor) -> None:
+        self.reduce = reduce
         self.names: list[str] = []
         self.steps = self.images = 0
         self._sums = self._right = self._broken = torch.empty(0)
@@ -30,7 +37,7 @@ class TermMeter:
 
     def check(self, label: str, epoch: int) -> None:
         """Raises TrainingError naming the term that was not finite first; a sum only when no term of it was."""
-        broken = self._broken.tolist()
+        broken = self.reduce(self._broken, "min").tolist()
         first = min(broken, default=NEVER)
         if first < NEVER:
             name = next(name for name, step in reversed(list(zip(self.names, broken, strict=True))) if step == first)
@@ -41,5 +48,7 @@ class TermMeter:
             )
 
     def means(self) -> dict[str, float]:
-        sums = (self._sums / max(self.steps, 1)).tolist()
-        return dict(zip(self.names, sums, strict=True)) | {"train_top1": int(self._right) / max(self.images, 1)}
+        means = self.reduce(self._sums / self.steps, "mean").tolist()
+        seen = torch.full_like(self._right, self.images)
+        right, images = self.reduce(torch.stack([self._right, seen]), "sum").tolist()
+        return dict(zip(self.names, means, strict=True)) | {"train_top1": right / images}

@@ -20,6 +20,7 @@ from kdedge.distill.memory import is_out_of_memory, largest_fit, memory_error
 from kdedge.distill.meter import TermMeter
 from kdedge.distill.objective import Answer, Objective
 from kdedge.distill.phases import learning_rate
+from kdedge.distill.processes import launch
 from kdedge.distill.result import Result, take_result
 from kdedge.models.features import FeatureTap
 
@@ -37,7 +38,7 @@ def train(job: Job) -> Result:
     check_disk(job.folder, disk_need(job))
     fabric = make_fabric(job.run)
     if job.run.devices > 1:
-        fabric.launch(train_process, job)
+        launch(fabric, train_process, job)
     else:
         train_process(fabric, job)
     return take_result(job, fabric.device)
@@ -48,7 +49,7 @@ def train_process(fabric: Fabric, job: Job) -> None:
     torch.set_num_threads(max(1, cpu_threads(job.run) // fabric.world_size))
     found = last_checkpoint(job.checkpoints, job.identity)
     if found:
-        job.student.load_state_dict(found.weights["student"])
+        job.student.load_state_dict(found.weights.get("average", found.weights["student"]))
     rows = found.state["rows"] if found else []
     with TrainingLog(job.folder, rows) if fabric.is_global_zero else nullcontext() as log:
         first = 0
@@ -119,11 +120,13 @@ class PhaseRun:
                     bar.note(**{name: row[name] for name in ("loss", "train_top1", "validation_top1")})
                     self.finish_epoch(row | {"seconds": time.perf_counter() - began})
                 self.fabric.barrier()
+        if self.average:
+            self.job.student.load_state_dict(self.average.module.state_dict())
 
     def run_epoch(self, epoch: int, tap: FeatureTap | None, bar: console.Bar) -> Row:
         """Train one epoch; returns the means of the loss and of its terms."""
         self.module.train()
-        meter, steps, number = TermMeter(), len(self.loader), self.first + epoch + 1
+        meter, steps, number = TermMeter(self.reduce), len(self.loader), self.first + epoch + 1
         for index, batch in enumerate(self.loader.epoch(self.first + epoch)):
             self.step(batch, tap, epoch, (epoch + index / steps) / self.phase.epochs, meter)
             if index % CHECK_EVERY == 0:
@@ -132,22 +135,29 @@ class PhaseRun:
         meter.check(self.job.label, number)
         return {"epoch": number, "lr": self.optimizer.param_groups[0]["lr"], **meter.means()}
 
+    def reduce(self, tensor: Tensor, how: str) -> Tensor:
+        """Over the processes of this training."""
+        reduced: Tensor = self.fabric.all_reduce(tensor, reduce_op=how)
+        return reduced
+
     def step(self, batch: Batch, tap: FeatureTap | None, epoch: int, progress: float, meter: TermMeter) -> None:
         """Forward, backward and one update."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.phase, progress, self.fabric.world_size)
+        result = None
         try:
-            loss, terms, right = self.forward_backward(batch, tap, epoch, progress)
+            result = self.forward_backward(batch, tap, epoch, progress)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
+        if result is None:  # and the error is gone, with every tensor of the failed step that it held
             self.explain_memory(batch, tap)
         if clip := self.phase.optimizer.clip_norm:
             self.fabric.clip_gradients(self.module, self.stepper, max_norm=clip, error_if_nonfinite=False)
         self.stepper.step()
         if self.average:
             self.average.update_parameters(self.job.student)
-        meter.add(loss, terms, right, len(batch.labels))
+        meter.add(*result, len(batch.labels))
 
     def forward_backward(
         self, batch: Batch, tap: FeatureTap | None, epoch: int, progress: float
@@ -200,6 +210,7 @@ class PhaseRun:
 
     def restore(self, found: Checkpoint) -> int:
         """Take up everything the last finished epoch left; returns the phase's next epoch."""
+        self.job.student.load_state_dict(found.weights["student"])
         self.objective.methods.load_state_dict(found.weights["methods"])
         self.optimizer.load_state_dict(found.state["optimizer"])
         if self.average:

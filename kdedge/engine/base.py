@@ -7,16 +7,15 @@ Part of the device closure: Python 3.8, standard library and numpy.
 from __future__ import annotations
 
 import abc
-import difflib
 import importlib
 import pkgutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kdedge.core.errors import KdedgeError, ModelError
+from kdedge.core.errors import KdedgeError, ModelError, nearest
 from kdedge.engine.sidecar import atomic, checked_sidecar, write_sidecar
 
 if TYPE_CHECKING:
@@ -186,13 +185,6 @@ class Backend(abc.ABC):
 def _must_exist(path: Path) -> None:
     if not path.is_file():
         raise ModelError(f"model {path}", "it is not a file" if path.exists() else "there is no such file")
-
-
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """The sentence that helps with a misspelt name."""
-    known = sorted(valid)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else "known: " + (", ".join(known) or "none")
 
 
 _BACKENDS: dict[str, type[Backend]] = {}

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdedge.core.errors import ModelError
-from kdedge.engine.base import TensorSpec, nearest
+from kdedge.core.errors import ModelError, nearest
+from kdedge.engine.base import TensorSpec
 
 if TYPE_CHECKING:
     from kdedge.engine.base import Arrays

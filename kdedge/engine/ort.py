@@ -12,8 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from kdedge.core.errors import KdedgeError, MissingTool, ModelError, require
-from kdedge.engine.base import Backend, Session, TensorSpec, nearest, register
+from kdedge.core.errors import KdedgeError, MissingTool, ModelError, nearest, require
+from kdedge.engine.base import Backend, Session, TensorSpec, register
 from kdedge.engine.graph import count_precisions, remove_inputs
 from kdedge.engine.machine import usable_cores
 

@@ -3,32 +3,22 @@
 Preprocessing nodes stay in float32 in both.  Needs onnx and onnxruntime, no torch.
 """
 
-import io
-import tempfile
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
-from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData, create_calibrator
+from onnxruntime.quantization import QDQQuantizer, QuantType
 from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.registry import QDQRegistry
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import Calibration, Export
+from kdedge.core.recipe import Export
+from kdedge.export.calibration import tensor_ranges
 from kdedge.export.onnx import dims, load, metadata_of, save, write_metadata
 from kdedge.export.preprocess import PIXELS, preprocess_nodes
-
-METHODS = {
-    "minmax": CalibrationMethod.MinMax,
-    "entropy": CalibrationMethod.Entropy,
-    "percentile": CalibrationMethod.Percentile,
-}
-ENTROPY_BINS, ENTROPY_LEVELS = 1024, 256
-"""ONNX Runtime's own 128 and 128 leave entropy a single threshold to choose from: the full range."""
 
 
 def to_fp16(source: Path, out: Path) -> None:
@@ -98,43 +88,3 @@ def check_images(source: Path, model: ModelProto, images: NDArray[Any]) -> None:
     if not len(images) or images.dtype != dtype or not fits:
         takes = f"{source} takes {dtype} ({', '.join(map(str, shape))})"
         raise ModelError(f"calibration images of {images.dtype} {images.shape}", takes)
-
-
-class Reader:
-    """The one method of a CalibrationDataReader that calibrators call."""
-
-    def __init__(self, name: str, images: NDArray[Any], batch: int) -> None:
-        self._feeds = iter([{name: images[start : start + batch]} for start in range(0, len(images), batch)])
-
-    def get_next(self) -> dict[str, NDArray[Any]] | None:
-        return next(self._feeds, None)
-
-
-def tensor_ranges(
-    model: ModelProto, images: NDArray[Any], operators: list[str], how: Calibration, symmetric: bool
-) -> TensorsData:
-    """Ranges of the activations.  One chunk's are in memory at a time; ranges or histograms carry over to the next."""
-    entry = model.graph.input[0]
-    batch = dims(entry)[0]
-    with tempfile.TemporaryDirectory(prefix="kdedge-calibration-") as name, redirect_stdout(io.StringIO()):  # it prints
-        folder = Path(name)
-        onnx.save(model, folder / "model.onnx")
-        calibrator = create_calibrator(
-            folder / "model.onnx",
-            operators,
-            augmented_model_path=str(folder / "augmented.onnx"),
-            calibrate_method=METHODS[how.method],
-            extra_options=calibrator_options(how, symmetric),
-        )
-        for start in range(0, len(images), how.chunk):
-            chunk = images[start : start + how.chunk]
-            calibrator.collect_data(Reader(entry.name, chunk, batch if isinstance(batch, int) else len(chunk)))
-        return calibrator.compute_data()
-
-
-def calibrator_options(how: Calibration, symmetric: bool) -> dict[str, Any]:
-    if how.method == "entropy":
-        return {"symmetric": symmetric, "num_bins": ENTROPY_BINS, "num_quantized_bins": ENTROPY_LEVELS}
-    if how.method == "percentile":
-        return {"symmetric": symmetric, "percentile": how.percentile}
-    return {"symmetric": symmetric}

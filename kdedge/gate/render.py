@@ -2,8 +2,8 @@
 
 from xml.etree import ElementTree
 
+from kdedge.core.console import quantity
 from kdedge.core.report import Check, GateResult, Verdict
-from kdedge.gate.rules import quantity
 
 COLUMNS = ("metric", "value", "limit", "baseline", "verdict", "why")
 MARKER = "<!-- kdedge gate -->"

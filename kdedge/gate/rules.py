@@ -5,13 +5,13 @@ advisory: regression, then incomparable, unstable, insufficient, pass.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kdedge.core.console import many, percent, size
+from kdedge.core.console import quantity
+from kdedge.core.errors import nearest
 from kdedge.core.recipe import Budget, Gate
-from kdedge.core.registry import nearest
 from kdedge.core.report import Baseline, Check, ExportReport, GateResult, Metric, ProfileReport, TrainingReport, Verdict
 from kdedge.gate.baseline import differences, remarks
 
@@ -19,12 +19,6 @@ WORST_FIRST: tuple[Verdict, ...] = ("regression", "incomparable", "unstable", "i
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "regression": 1, "incomparable": 3, "insufficient": 3, "unstable": 4}
 MEASURED = ("latency_", "peak_memory_")
 ROUNDING = 1e-9  # relative; a value that is at its limit on paper is within it
-FORMATS: dict[str, Callable[[float], str]] = {
-    "fraction": percent,
-    "bytes": size,
-    "ms": lambda value: f"{value:.3f} ms",
-    "count": many,
-}
 
 
 @dataclass(frozen=True)
@@ -43,15 +37,12 @@ def collect(training: TrainingReport, export: ExportReport, profiles: list[Profi
     The accuracy of a precision is that of the built engine; of the ONNX file where no engine was compared.
     """
     metrics = trained(training)
-    for precision, file in export.onnx.items():
-        metrics[f"{precision}/onnx_bytes"] = cost(file.bytes, "bytes")
     for precision, file in export.engines.items():
         metrics[f"{precision}/engine_bytes"] = cost(file.bytes, "bytes")
-    top1 = {hop.name: hop.quality.top1 for hop in export.hops}
-    for precision in export.onnx:
-        name = next((hop for hop in (f"engine-{precision}", f"onnx-{precision}") if hop in top1), None)
-        if name:
-            metrics[f"{precision}/top1"] = accuracy(top1[name])
+    for precision, file in export.onnx.items():
+        metrics[f"{precision}/onnx_bytes"] = cost(file.bytes, "bytes")
+        if quality := export.quality(precision):
+            metrics[f"{precision}/top1"] = accuracy(quality.top1)
     for profile in profiles:
         metrics |= profiled(profile)
     return metrics
@@ -231,12 +222,6 @@ def warnings_of(gate: Gate, evidence: Evidence) -> list[str]:
     if evidence.baseline is not None and (new := sorted(metrics.keys() - evidence.baseline.keys())):
         found.append(f"not in the baseline yet: {', '.join(new)}")
     return found
-
-
-def quantity(value: float, unit: str) -> str:
-    """A value as a person reads it."""
-    shown = FORMATS.get(unit)
-    return shown(value) if shown else f"{value:g} {unit}".rstrip()
 
 
 def margin(value: float, unit: str) -> str:

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
-from kdedge.core.errors import ModelError
-from kdedge.core.registry import nearest
+from kdedge.core.errors import ModelError, nearest
 from kdedge.models.cost import Layer, Shape, layers
 
 

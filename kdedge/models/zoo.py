@@ -8,8 +8,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from kdedge.core.errors import ModelError, require
-from kdedge.core.registry import nearest
+from kdedge.core.errors import ModelError, nearest, require
 from kdedge.models.blocks import MODELS
 from kdedge.models.cost import Cost, Shape, cost
 

@@ -4,10 +4,12 @@ Below this line of the pipeline nothing knows a data set: export, engine, profil
 """
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from kdedge.core.recipe import Export, Normalize
 from kdedge.core.rundir import atomic_path
@@ -29,23 +31,28 @@ def write_arrays(dataset: Dataset, export: Export, folder: Path) -> list[str]:
     return [f"{folder.name}/calibration.npz", f"{folder.name}/eval.npz"]
 
 
-def spread(available: int, wanted: int) -> NDArray[np.int64]:
+def spread(available: int, wanted: int) -> Tensor:
     """At most `wanted` positions, evenly over those available."""
-    return np.linspace(0, available - 1, min(wanted, available)).round().astype(np.int64)
+    return torch.linspace(0, available - 1, min(wanted, available), dtype=torch.float64).round().long()
 
 
-def write(
-    path: Path, images: ImageSet | FolderSet, normalize: Normalize, export: Export, ids: NDArray[np.int64]
-) -> None:
+def write(path: Path, images: ImageSet | FolderSet, normalize: Normalize, export: Export, ids: Tensor) -> None:
     parts, labels = [], []
     normalizer = Normalizer(normalize)
     for batch in eval_batches(images, 500, torch.device("cpu")).epoch(0):
         parts.append((batch.images.permute(0, 2, 3, 1) if export.preprocess else normalizer(batch.images)).numpy())
         labels.append(batch.labels.numpy())
     with atomic_path(path) as temporary:
-        np.savez(temporary, images=np.concatenate(parts), labels=np.concatenate(labels), ids=ids)
+        np.savez(temporary, images=np.concatenate(parts), labels=np.concatenate(labels), ids=ids.numpy())
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
+class Arrays(NamedTuple):
+    images: NDArray[Any]
+    """(N, C, H, W) float32 normalized, or (N, H, W, C) uint8 where the graph prepares them."""
+    labels: NDArray[np.int64]
+    ids: NDArray[np.int64]
+
+
+def read_arrays(path: Path) -> Arrays:
     with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in ("images", "labels", "ids")}
+        return Arrays(*(file[name] for name in Arrays._fields))

@@ -22,7 +22,7 @@ from kdedge.models.weights import save_weights
 from kdedge.pipeline.environment import environment
 from kdedge.pipeline.names import check_names, check_networks
 from kdedge.pipeline.networks import TeacherNet, build, describe, obtain_teacher
-from kdedge.pipeline.project import RECIPE, TRAINING, Project
+from kdedge.pipeline.project import TRAINING, Project
 from kdedge.pipeline.show import show_training
 
 
@@ -52,8 +52,7 @@ def run(project: Project) -> list[str]:
     )
     write_json(project.run / TRAINING, report)
     show_training(report)
-    console.emit(report)
-    return [*work.artifacts, TRAINING, RECIPE]
+    return [*work.artifacts, TRAINING]
 
 
 class Distillation:

@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
-from kdedge.core import console
 from kdedge.core.errors import ModelError
 from kdedge.core.recipe import Model, Normalize, Tolerance
 from kdedge.core.report import ExportedFile, ExportReport, Hop
@@ -15,7 +13,7 @@ from kdedge.data.build import Dataset, build_data
 from kdedge.data.loader import Normalizer
 from kdedge.engine.base import backend
 from kdedge.export.onnx import export_onnx
-from kdedge.export.parity import Predictions, compare, predict_session, predict_torch
+from kdedge.export.parity import Logits, Predictions, compare, predict_session, predict_torch
 from kdedge.export.precision import to_fp16, to_int8
 from kdedge.models.weights import load_weights
 from kdedge.pipeline.arrays import read_arrays, write_arrays
@@ -51,7 +49,6 @@ def run(project: Project) -> list[str]:
     )
     write_json(project.run / EXPORT, report)
     show_export(report)
-    console.emit(report)
     refuse(report)
     return [*work.artifacts, EXPORT]
 
@@ -79,7 +76,7 @@ class Exporting:
             if precision == "fp16":
                 to_fp16(fp32, path)
             elif precision == "int8":
-                images = read_arrays(self.run / "arrays/calibration.npz")["images"]
+                images = read_arrays(self.run / "arrays/calibration.npz").images
                 to_int8(fp32, path, images, self.recipe)
             self.keep(precision, path)
 
@@ -100,6 +97,18 @@ class Exporting:
         self.onnx[name] = self.describe(path)
         self.engines[name] = self.describe(engine)
         self.artifacts.append(f"engine/{engine.name}.json")
+        self.read_back(name, engine)
+
+    def read_back(self, name: str, engine: Path) -> None:
+        """Note where an engine computes in more than its precision; raises ModelError where int8 is in name only."""
+        with backend(self.recipe.backend).open(engine, self.recipe.backend_options) as session:
+            built = session.precision_built()
+        if name == "int8" and not built.get("int8"):
+            raise ModelError(
+                f"{engine.name} was asked for in int8", f"it was built with {built}", "see export.quantization"
+            )
+        if name == "fp16" and not built.get("fp16"):
+            self.engines[name].notes.append("fp16 storage")
 
     def describe(self, path: Path) -> ExportedFile:
         name = str(path.relative_to(self.run.path))
@@ -108,11 +117,10 @@ class Exporting:
 
     def compare_hops(self, network: nn.Module) -> list[Hop]:
         """torch -> ONNX fp32 -> fp16, int8 -> their engines, each on the same test images."""
-        arrays = read_arrays(self.run / "arrays/eval.npz")
-        self.images, self.labels, self.ids = arrays["images"], arrays["labels"], arrays["ids"]
-        start = Predictions(self.ids, self.torch_logits(network))
+        self.arrays = read_arrays(self.run / "arrays/eval.npz")
+        start = Predictions(self.arrays.ids, self.torch_logits(network))
         hops = [self.hop("torch", start, None, Tolerance(), None)]
-        onnx = {}
+        onnx: dict[str, Predictions] = {}
         for precision in self.recipe.precisions:
             name = f"onnx-{precision}"
             before = ("torch", start) if precision == "fp32" else ("onnx-fp32", onnx["fp32"])
@@ -126,8 +134,8 @@ class Exporting:
             hops.append(self.hop(f"engine-{precision}", answer, onnx[precision], exact, f"onnx-{precision}"))
         return hops
 
-    def torch_logits(self, network: nn.Module) -> np.ndarray:
-        images = self.images
+    def torch_logits(self, network: nn.Module) -> Logits:
+        images = self.arrays.images
         if self.recipe.preprocess:
             pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
             images = Normalizer(self.dataset.normalize)(pixels).numpy()
@@ -135,14 +143,14 @@ class Exporting:
 
     def ask(self, file: ExportedFile) -> Predictions:
         with backend(self.recipe.backend).open(self.run / file.path, self.recipe.backend_options) as session:
-            return Predictions(self.ids, predict_session(session, self.images))
+            return Predictions(self.arrays.ids, predict_session(session, self.arrays.images))
 
     def hop(
         self, name: str, answer: Predictions, before: Predictions | None, limit: Tolerance, reference: str | None
     ) -> Hop:
         answer.save(self.run / f"predictions/{name}.npz")
         self.artifacts.append(f"predictions/{name}.npz")
-        return compare(name, answer, before, self.labels, limit, reference_name=reference)
+        return compare(name, answer, before, self.arrays.labels, limit, reference_name=reference)
 
 
 def refuse(report: ExportReport) -> None:

@@ -2,13 +2,15 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from kdedge.core import console
-from kdedge.core.report import ExportReport, GateResult, ProfileReport, TrainingReport
-from kdedge.core.rundir import write_json, write_text
+from kdedge.core.errors import Incomparable
+from kdedge.core.report import ExportReport, GateResult, Metric, ProfileReport, TrainingReport
+from kdedge.core.rundir import read_record, write_json, write_text
 from kdedge.gate.baseline import fingerprint_of, load_baseline, make_baseline
 from kdedge.gate.render import junit, markdown
-from kdedge.gate.rules import collect, decide
+from kdedge.gate.rules import collect, decide, worst
 from kdedge.pipeline.project import EXPORT, GATE, TRAINING, Project
 from kdedge.pipeline.show import show_gate
 
@@ -18,32 +20,44 @@ def run(project: Project) -> list[str]:
     training, export, profiles = read_records(project)
     baseline = project.baseline()
     metrics = collect(training, export, profiles)
-    known = load_baseline(baseline) if baseline else None
-    result = decide(metrics, project.recipe.gate, known, fingerprint_of(profiles))
+    result = hold_against(baseline, metrics, project, fingerprint_of(profiles))
     write_json(project.run / GATE, result)
     write_text(project.run / "gate.md", markdown(result))
     write_text(project.run / "gate.xml", junit(result))
     show_gate(result)
-    console.emit(result)
     return [GATE, "gate.md", "gate.xml"]
 
 
+def hold_against(
+    baseline: Path | None, metrics: dict[str, Metric], project: Project, fingerprint: dict[str, Any]
+) -> GateResult:
+    """Without the baseline that is named nothing passes, but what can be said without it is said."""
+    try:
+        known = load_baseline(baseline) if baseline else None
+    except Incomparable as error:
+        result = decide(metrics, project.recipe.gate, None, fingerprint)
+        warnings = [*result.warnings, str(error)]
+        return result.model_copy(update={"verdict": worst((result.verdict, "insufficient")), "warnings": warnings})
+    return decide(metrics, project.recipe.gate, known, fingerprint)
+
+
 def read_result(project: Project) -> GateResult:
-    return GateResult.model_validate_json((project.run / GATE).read_text(encoding="utf-8"))
+    return read_record(project.run / GATE, GateResult)
 
 
 def read_records(project: Project) -> tuple[TrainingReport, ExportReport, list[ProfileReport]]:
-    def text(name: str) -> str:
-        project.run.sha256(name)  # says what to run when it is not there
-        return (project.run / name).read_text(encoding="utf-8")
-
-    profiles = [ProfileReport.model_validate_json(text(name)) for name in project.profiles()]
-    return TrainingReport.model_validate_json(text(TRAINING)), ExportReport.model_validate_json(text(EXPORT)), profiles
+    for name in (TRAINING, EXPORT):
+        project.run.sha256(name)  # says what to run when it has not been written
+    training = read_record(project.run / TRAINING, TrainingReport)
+    export = read_record(project.run / EXPORT, ExportReport)
+    return training, export, [read_record(project.run / name, ProfileReport) for name in project.profiles()]
 
 
 def update_baseline(project: Project, path: Path, reason: str) -> None:
     """Take the run's numbers as the ones later runs are held against."""
     training, export, profiles = read_records(project)
     created = datetime.now(UTC).strftime("%Y-%m-%d")
-    write_json(path, make_baseline(collect(training, export, profiles), fingerprint_of(profiles), reason, created))
+    baseline = make_baseline(collect(training, export, profiles), fingerprint_of(profiles), reason, created)
+    write_json(path, baseline, sort=True)
     console.say(f"baseline written: {path}")
+    console.emit(baseline)

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from kdedge.core import console
 from kdedge.core.console import many, show_table
-from kdedge.core.errors import KdedgeError
+from kdedge.core.errors import KdedgeError, nearest
 from kdedge.core.load import shipped
 from kdedge.core.recipe import Recipe
-from kdedge.core.registry import nearest
 
 
 def first_comment(path: Path) -> str:
@@ -20,13 +19,10 @@ def first_comment(path: Path) -> str:
 
 
 def show_shipped() -> None:
-    for kind, title in (
-        ("recipes", "recipes: kdedge run NAME"),
-        ("export", "export presets: export.preset in a recipe"),
-    ):
-        known = shipped(kind)  # type: ignore[arg-type]
+    recipes, presets = shipped("recipes"), shipped("export")
+    for title, known in (("recipes: kdedge run NAME", recipes), ("presets: export.preset in a recipe", presets)):
         show_table(title, ("name", "what"), [[name, first_comment(path)] for name, path in known.items()])
-    console.emit({kind: list(shipped(kind)) for kind in ("recipes", "export")})  # type: ignore[arg-type]
+    console.emit({"recipes": list(recipes), "presets": list(presets)})
 
 
 def copy_shipped(name: str, into: Path) -> None:

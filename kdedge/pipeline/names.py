@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from pydantic import ValidationError
 
 from kdedge.core.errors import KdedgeError
-from kdedge.core.load import KeyPath, Problem, explain, report_problems
+from kdedge.core.load import explain
 from kdedge.core.recipe import MethodUse, Phase
+from kdedge.core.source import KeyPath, Problem, report_problems
 from kdedge.data.build import DATASETS, Dataset
 from kdedge.distill.base import METHODS
 from kdedge.engine.base import backend

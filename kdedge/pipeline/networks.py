@@ -1,6 +1,7 @@
 """The networks of a recipe: built, loaded or trained, measured, and described."""
 
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from kdedge.core.rundir import RunDir, cache_folder, digest, sha256_file
 from kdedge.data.build import Dataset
 from kdedge.data.locate import stamp
 from kdedge.distill.job import Job
+from kdedge.distill.logs import read_rows
 from kdedge.distill.trainer import train
 from kdedge.models.cost import cost
 from kdedge.models.weights import load_weights
 from kdedge.models.zoo import build_model
-from kdedge.pipeline.project import Project, plain
+from kdedge.pipeline.project import Project, plain, training_sections
+
+WEIGHTS, LOG = "weights.safetensors", "log.csv"
 
 
 def build(model: Model, dataset: Dataset, seed: int) -> nn.Module:
@@ -65,18 +69,24 @@ def obtain_teacher(project: Project, teacher: Teacher, dataset: Dataset) -> Teac
 def train_teacher(recipe: Recipe, teacher: Teacher, network: nn.Module, dataset: Dataset) -> TeacherNet:
     """Once: the cache is keyed by everything that decides its weights."""
     assert teacher.training
-    data = plain(recipe.data) | {"root": None, "workers": 0}
-    key = digest([plain(teacher), data, stamp(recipe.data), recipe.seed, recipe.run.precision])
+    key = digest([plain(teacher), training_sections(recipe), stamp(recipe.data), recipe.seed, version("kdedge")])
     cache = RunDir(cache_folder() / "teachers" / f"{teacher.name.replace(':', '-')}-{key[:12]}")
     with cache.locked():
-        known = cache.fresh("train", key)
-        console.say(f"teacher {teacher.name}: {'cached' if known else 'training it once'} ({cache.path})")
+        if cache.fresh("train", key):
+            console.say(f"teacher {teacher.name}: cached ({cache.path})")
+            load_weights(network, cache / WEIGHTS)
+            return trained_teacher(network, dataset, "trained (cached)", cache)
+        console.say(f"teacher {teacher.name}: training it once ({cache.path})")
         job = Job(
             f"teacher {teacher.name}", network, dataset, recipe.data, (teacher.training,), recipe.run, recipe.seed,
             cache.path, key, setting="teachers.0.training",
         )  # fmt: skip
-        result = train(job)
-        if not known:
-            cache.record("train", key, ["weights.safetensors", "log.csv"])
-    source = "trained (cached)" if known else "trained"
-    return TeacherNet(network, dataset.normalize, source, cache.path, result.seconds, result.epochs)
+        train(job)
+        cache.record("train", key, [WEIGHTS, LOG])
+        return trained_teacher(network, dataset, "trained", cache)
+
+
+def trained_teacher(network: nn.Module, dataset: Dataset, source: str, cache: RunDir) -> TeacherNet:
+    rows = read_rows(cache / LOG)
+    seconds = sum(row["seconds"] for row in rows)
+    return TeacherNet(network, dataset.normalize, source, cache.path, seconds, len(rows))

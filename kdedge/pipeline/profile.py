@@ -6,7 +6,7 @@ from kdedge.core import console
 from kdedge.core.errors import ModelError
 from kdedge.core.recipe import Profile
 from kdedge.core.report import ExportReport
-from kdedge.core.rundir import write_json
+from kdedge.core.rundir import read_record, write_json
 from kdedge.pipeline.project import EXPORT, Project
 from kdedge.pipeline.show import show_profiles
 from kdedge.profile.measure import parse_shapes, profile_model
@@ -15,7 +15,7 @@ from kdedge.profile.targets import LocalTarget
 
 def run(project: Project) -> list[str]:
     """Measure every engine of a run, each in fresh processes; returns the artifacts."""
-    export = ExportReport.model_validate_json((project.run / EXPORT).read_text(encoding="utf-8"))
+    export = read_record(project.run / EXPORT, ExportReport)
     reports, names = [], []
     for name, engine in export.engines.items():
         report = profile_model(
@@ -31,11 +31,10 @@ def run(project: Project) -> list[str]:
         write_json(project.run / names[-1], report)
         reports.append(report)
     show_profiles(reports)
-    console.emit([report.model_dump(mode="json") for report in reports])
     return names
 
 
-def profile_file(path: Path, changes: dict[str, object], shapes: list[str]) -> None:
+def profile_file(path: Path, changes: dict[str, float], shapes: list[str]) -> None:
     """Measure an ONNX model or an engine that belongs to no run; prints, writes nothing."""
     if not path.is_file():
         raise ModelError(f"{path} is not there", "neither a run's folder nor a model", "kdedge profile MODEL.onnx")

@@ -5,14 +5,26 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from kdedge.core.errors import KdedgeError, ModelError
-from kdedge.core.load import LoadedRecipe, Source, load_preset
+from kdedge.core.load import LoadedRecipe, load_preset
 from kdedge.core.recipe import Recipe, Teacher
-from kdedge.core.rundir import RUNS, RunDir, digest, newest_run, sha256_file, write_json
+from kdedge.core.rundir import RUNS, RunDir, digest, newest_run, read_record, sha256_file, write_json
+from kdedge.core.source import Source
 from kdedge.data.locate import data_root, stamp
+from kdedge.engine.base import backend
+from kdedge.engine.machine import identity
 
 RECIPE = "recipe.json"
 TRAINING, EXPORT, GATE, PAGE = "training.json", "export.json", "gate.json", "report.html"
+
+
+class SavedRecipe(BaseModel):
+    """What a run keeps of its recipe, so that later commands need no more than the run's folder."""
+
+    recipe: Recipe
+    folder: str
 
 
 @dataclass(frozen=True)
@@ -58,13 +70,15 @@ class Project:
             return digest([self.student_key(), recipe.baseline])
         if command == "export":
             teacher = run.sha256("teacher.safetensors") if recipe.teachers else None
-            return digest([plain(recipe.export), run.sha256("student/weights.safetensors"), teacher])
+            engine = backend(recipe.export.backend).versions() | identity()
+            return digest([plain(recipe.export), run.sha256("student/weights.safetensors"), teacher, engine])
         if command == "profile":
             return digest([plain(recipe.profile), run.sha256(EXPORT)])
         if command == "gate":
             baseline = self.baseline()
             inputs = [run.sha256(name) for name in (TRAINING, EXPORT, *self.profiles())]
-            return digest([plain(recipe.gate), baseline and sha256_file(baseline), inputs])
+            known = sha256_file(baseline) if baseline and baseline.is_file() else None
+            return digest([plain(recipe.gate), known, inputs])
         if command == "report":
             return digest([run.sha256(name) for name in (TRAINING, EXPORT, *self.profiles(), GATE)])
         raise KdedgeError(f"no command {command!r}")
@@ -99,7 +113,7 @@ class Project:
         return replace(self, recipe=self.recipe.model_copy(update={"gate": gate}))
 
     def save(self) -> None:
-        write_json(self.run / RECIPE, {"recipe": plain(self.recipe), "folder": str(self.folder)})
+        write_json(self.run / RECIPE, SavedRecipe(recipe=self.recipe, folder=str(self.folder)))
 
 
 def plain(section: Any) -> Any:
@@ -110,9 +124,14 @@ def weight_sections(recipe: Recipe) -> dict[str, Any]:
     """What of a recipe decides the student's weights."""
     whole = plain(recipe)
     sections = {key: whole[key] for key in ("version", "task", "seed", "student", "teachers", "phases")}
-    data = {key: value for key, value in whole["data"].items() if key not in ("root", "workers")}
-    run = {key: whole["run"][key] for key in ("devices", "precision", "channels_last", "compile")}
-    return {**sections, "data": data, "run": run}
+    return {**sections, **training_sections(recipe)}
+
+
+def training_sections(recipe: Recipe) -> dict[str, Any]:
+    """What of it decides the weights of any network that is trained."""
+    data = {key: value for key, value in plain(recipe.data).items() if key not in ("root", "workers")}
+    run = {key: getattr(recipe.run, key) for key in ("devices", "precision", "channels_last", "compile")}
+    return {"data": data, "run": run}
 
 
 def open_project(loaded: LoadedRecipe, runs: Path = RUNS) -> Project:
@@ -128,13 +147,11 @@ def reopen(path: Path | None) -> Project:
     Raises:
         KdedgeError: no run there.
     """
-    import json
-
     run = RunDir(path) if path else newest_run()
     saved = run / RECIPE
     if not saved.is_file():
         raise KdedgeError(
             f"{run.path} is not a run", f"it has no {RECIPE}", "kdedge run RECIPE, or name a folder under runs/"
         )
-    content = json.loads(saved.read_text(encoding="utf-8"))
-    return Project(Recipe.model_validate(content["recipe"]), Path(content["folder"]), run, Source(str(saved)))
+    content = read_record(saved, SavedRecipe)
+    return Project(content.recipe, Path(content.folder), run, Source(str(saved)))

@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 
-from kdedge.core import console
 from kdedge.core.rundir import write_text
 from kdedge.distill.logs import read_rows
 from kdedge.pipeline.gate import read_records, read_result
@@ -14,12 +13,13 @@ from kdedge.report.html import ReportData, render
 def run(project: Project) -> list[str]:
     """Write the page and say where it is."""
     training, export, profiles = read_records(project)
-    logs = {name: project.run / name / "log.csv" for name in ("teacher", "student", "baseline")}
+    logs = {name: f"{name}/log.csv" for name in ("teacher", "student", "baseline")}
+    known = project.run.manifest.artifacts
     data = ReportData(
         title=project.recipe.name,
         recipe=plain(project.recipe),
         training=training,
-        curves={name: read_rows(path) for name, path in logs.items() if path.exists()},
+        curves={name: read_rows(project.run / log) for name, log in logs.items() if log in known},
         export=export,
         profiles=profiles,
         gate=read_result(project) if (project.run / GATE).exists() else None,
@@ -28,5 +28,4 @@ def run(project: Project) -> list[str]:
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     write_text(project.run / PAGE, render(data))
-    console.emit({"report": str(project.run / PAGE)})
     return [PAGE]

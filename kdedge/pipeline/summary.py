@@ -16,11 +16,13 @@ def summary_rows(training: TrainingReport, export: ExportReport, profiles: list[
     student = training.student.model
     if training.baseline:
         rows.append(row(f"{student}, labels only", training.baseline.top1, training.baseline, export, measured, None))
-    quality = {hop.name: hop.quality.top1 for hop in export.hops}
     for precision in export.onnx:
         if precision != "teacher":
-            top1 = quality.get(f"engine-{precision}", training.student.top1)
-            rows.append(row(f"student {precision}", top1, training.student, export, measured, precision))
+            quality = export.quality(precision)
+            top1 = quality.top1 if quality else training.student.top1
+            notes = export.engines[precision].notes if precision in export.engines else []
+            label = f"student {precision} ({', '.join(notes)})" if notes else f"student {precision}"
+            rows.append(row(label, top1, training.student, export, measured, precision))
     return rows
 
 

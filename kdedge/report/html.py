@@ -91,10 +91,10 @@ def tradeoff_charts(data: ReportData) -> Iterator[Chart]:
         files = "The student's ONNX files by precision; the others"
         sizes = [point for point in sizes if point.label != "student"]
         for precision, file in data.export.onnx.items():
-            quality = view.quality_of(data.export, precision)
+            quality = data.export.quality(precision)
             sizes += [charts.Point(precision, file.bytes, quality.top1)] if quality else []
         for profile in data.profiles:
-            quality = view.quality_of(data.export, profile.name)
+            quality = data.export.quality(profile.name)
             latency = profile.latency
             times += (
                 [charts.Point(profile.name, latency.median, quality.top1, latency.median_interval)] if quality else []

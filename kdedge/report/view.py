@@ -1,19 +1,18 @@
 """What the page says, as strings and rows: no markup and no drawing."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-from kdedge.core.console import many, percent, size
+from kdedge.core.console import many, percent, quantity, size
 from kdedge.core.report import (
     ExportReport,
     GateResult,
     Hop,
     ProfileReport,
-    Quality,
     TrainedModel,
     TrainingReport,
     Verdict,
@@ -28,12 +27,6 @@ BANNERS: dict[Verdict, tuple[str, str]] = {
     "incomparable": ("Undecided", "the baseline is from another environment"),
     "unstable": ("Undecided", "a measurement did not settle"),
     "insufficient": ("Undecided", "there is no baseline to compare with"),
-}
-FORMATS: dict[str, Callable[[float], str]] = {
-    "fraction": percent,
-    "bytes": size,
-    "count": many,
-    "ms": lambda value: f"{value:.3f} ms",
 }
 PARITY = ("hop", "compared with", "max error", "mean error", "agreement", "top-1", "top-5", "ECE", "remarks")
 
@@ -78,7 +71,7 @@ def tiles(training: TrainingReport, export: ExportReport | None, profiles: Seque
     yield Tile("Parameters", many(student.params), (less, f"{many(student.macs)} MACs an image"))
     if export and export.onnx:
         precision, file = min(export.onnx.items(), key=lambda item: item[1].bytes)
-        quality = quality_of(export, precision)
+        quality = export.quality(precision)
         notes = (precision, f"{percent(quality.top1)} top-1" if quality else "")
         yield Tile("Smallest model", size(file.bytes), notes)
     if profiles:
@@ -183,12 +176,6 @@ def class_rows(export: ExportReport, labels: Sequence[str]) -> list[ClassRow]:
     return sorted(rows, key=lambda row: min((value for value in row.accuracies if value is not None), default=2.0))
 
 
-def quality_of(export: ExportReport, precision: str) -> Quality | None:
-    """Of the built engine; of the ONNX file where no engine was compared."""
-    hops = {hop.name: hop.quality for hop in export.hops}
-    return hops.get(f"engine-{precision}") or hops.get(f"onnx-{precision}")
-
-
 def latency_facts(profile: ProfileReport) -> Pairs:
     latency = profile.latency
     unsupported = f"- (needs more than {latency.n} samples)"
@@ -258,14 +245,11 @@ def as_yaml(recipe: dict[str, Any]) -> str:
 
 
 def amount(value: float | None, unit: str) -> str:
-    if value is None:
-        return "-"
-    shown = FORMATS.get(unit)
-    return shown(value) if shown else f"{value:g} {unit}".rstrip()
+    return "-" if value is None else quantity(value, unit)
 
 
 def milliseconds(value: float) -> str:
-    return f"{value:.3f} ms"
+    return quantity(value, "ms")
 
 
 def scientific(value: float | None) -> str:

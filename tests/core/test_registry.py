@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from kdedge.core.errors import KdedgeError
-from kdedge.core.registry import Registry, nearest
+from kdedge.core.errors import KdedgeError, nearest
+from kdedge.core.registry import Registry
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def test_digits_are_the_bundled_images_in_a_fixed_stratified_split():
 
 
 def write_cifar(folder, monkeypatch, reader, batches, meta):
-    """`batches` are (file, labels key, images, labels), the last one to test; their hashes become the published ones."""
+    """`batches` are (file, labels key, images, labels), the last one to test; their hashes count as published."""
     folder.mkdir()
     hashes = []
     for name, key, images, labels in batches:

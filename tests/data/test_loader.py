@@ -1,3 +1,5 @@
+import multiprocessing
+
 import pytest
 import torch
 
@@ -173,12 +175,18 @@ def test_a_folder_is_evaluated_in_order(files):
 def test_a_broken_file_is_named_by_whoever_decodes_it(workers, content, files):
     files.paths[5].write_bytes(content)
     for batches in (train_batches(files, PLAIN, len(files), 0, CPU, workers), eval_batches(files, 4, CPU, workers)):
-        with pytest.raises(
-            DataError, match="is not an image that can be decoded: cannot identify image file"
-        ) as caught:
-            whole(batches, 0)
-        assert caught.value.what.startswith(str(files.paths[5]))
-        assert "Traceback" not in str(caught.value)
+        error = failure(batches)
+        assert error.what == f"{files.paths[5]} is not an image that can be decoded"
+        assert error.why.startswith("cannot identify image file")
+
+
+def test_workers_end_at_once_after_a_broken_file(files):
+    files.paths[5].write_bytes(b"")
+    batches = train_batches(files, PLAIN, len(files), 0, CPU, workers=1)
+    failure(batches)
+    assert multiprocessing.active_children()
+    del batches  # a cycle would leave them to the garbage collector, and it would wait five seconds for each
+    assert not multiprocessing.active_children()
 
 
 def test_normalizer_by_hand():

@@ -26,7 +26,9 @@ REFERENCE = predictions((4, 0), (0, 4), (0, 4), (4, 0))
 
 
 def test_first_hop_has_quality_alone() -> None:
-    hop = compare("torch", predictions((1, 0), (1, 0), (0, 1), (1, 0)), None, LABELS, Tolerance(max_error=0, agreement=1))
+    hop = compare(
+        "torch", predictions((1, 0), (1, 0), (0, 1), (1, 0)), None, LABELS, Tolerance(max_error=0, agreement=1)
+    )
     assert (hop.name, hop.reference, hop.quality.top1, hop.quality.images) == ("torch", None, 0.75, 4)
     assert (hop.max_error, hop.mean_error, hop.agreement, hop.problems) == (None, None, None, [])
 

@@ -1,7 +1,6 @@
 import subprocess
 import sys
 import tempfile
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,25 +10,17 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import create_calibrator
 
 from kdedge.core.errors import ModelError
 from kdedge.core.recipe import Calibration, Export, Quantization
 from kdedge.core.stats import output_error
-from kdedge.export import precision
 from kdedge.export.onnx import load, read_metadata
-from kdedge.export.precision import tensor_ranges, to_fp16, to_int8
+from kdedge.export.precision import to_fp16, to_int8
 
-Write = Callable[..., Path]
 Images = NDArray[np.float32]
 Infer = Callable[[Path, NDArray[Any]], NDArray[np.float32]]
 METHODS = ["minmax", "entropy", "percentile"]
 TENSORRT = Quantization(activations="int8", symmetric=True, quantize_bias=False)
-
-
-def ranges(path: Path, images: Images, **calibration: Any) -> dict[str, tuple[float, float]]:
-    found = tensor_ranges(onnx.shape_inference.infer_shapes(load(path)), images, ["Conv"], Calibration(**calibration), False)
-    return {name: (float(np.min(data.lowest)), float(np.max(data.highest))) for name, data in found.items()}
 
 
 def constants(path: Path) -> dict[str, NDArray[Any]]:
@@ -66,7 +57,7 @@ def test_int8_weights_have_one_scale_a_channel(fp32: Path, images: Images, tmp_p
         np.testing.assert_allclose(made[pair.input[1]], np.abs(weight).max(axis=(1, 2, 3)) / 127, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("method", "tolerance"), [("minmax", 0.05), ("entropy", 0.3), ("percentile", 0.05)])
+@pytest.mark.parametrize(("method", "tolerance"), [("minmax", 0.05), ("entropy", 0.05), ("percentile", 0.05)])
 def test_int8_stays_near_the_original(
     fp32: Path, images: Images, infer: Infer, tmp_path: Path, method: Any, tolerance: float
 ) -> None:
@@ -112,85 +103,6 @@ def test_smaller_precisions_keep_the_metadata(fp32: Path, images: Images, tmp_pa
     assert [entry.key for entry in load(tmp_path / "int8.onnx").metadata_props] == ["kdedge"]
 
 
-def test_minmax_in_chunks_sees_what_one_chunk_does(fp32: Path, images: Images) -> None:
-    whole = ranges(fp32, images, chunk=len(images))
-    assert whole["images"] == (images.min(), images.max())
-    assert ranges(fp32, images, chunk=10) == pytest.approx(whole)
-
-
-@pytest.mark.parametrize("method", ["entropy", "percentile"])
-def test_histograms_in_chunks_are_those_of_one_chunk(fp32: Path, images: Images, method: str) -> None:
-    """With equal chunks: then the bins, which the first chunk decides, are the same."""
-    four = np.tile(images[:8], (4, 1, 1, 1))
-    assert ranges(fp32, four, method=method, chunk=8) == pytest.approx(ranges(fp32, four, method=method, chunk=32))
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_calibration_sees_the_last_chunk(fp32: Path, images: Images, method: str) -> None:
-    growing = np.concatenate([images[:8], 3 * images[:8]])
-    small, large = (ranges(fp32, part, method=method, chunk=8)["images"] for part in (images[:8], growing))
-    assert large[0] < 1.5 * small[0]
-    assert large[1] > 1.5 * small[1]
-
-
-def test_percentile_leaves_the_tails_out(fp32: Path, images: Images) -> None:
-    """Of normal samples 1 % lie beyond 2.576, half of them on each side."""
-    low, high = ranges(fp32, images, method="percentile", percentile=99)["images"]
-    assert (low, high) == pytest.approx((-2.576, 2.576), abs=0.05)
-
-
-def test_entropy_leaves_a_lonely_outlier_out(fp32: Path, images: Images) -> None:
-    spiked = images.copy()
-    spiked[0, 0, 0, 0] = 60
-    assert ranges(fp32, spiked, method="entropy")["images"][1] < 20
-    assert ranges(fp32, spiked, method="minmax")["images"][1] == 60
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_calibration_keeps_no_activations_between_chunks(
-    fp32: Path, images: Images, monkeypatch: pytest.MonkeyPatch, method: str
-) -> None:
-    kept: list[int] = []
-
-    def watched(*args: Any, **options: Any) -> Any:
-        calibrator = create_calibrator(*args, **options)
-        collect = calibrator.collect_data
-
-        def collect_data(reader: Any) -> None:
-            collect(reader)
-            kept.append(len(calibrator.intermediate_outputs))
-
-        calibrator.collect_data = collect_data
-        return calibrator
-
-    monkeypatch.setattr(precision, "create_calibrator", watched)
-    ranges(fp32, images, method=method, chunk=8)
-    assert kept == [0] * 8
-
-
-@pytest.mark.parametrize("method", ["entropy", "percentile"])
-def test_calibration_memory_does_not_grow_with_the_images(fp32: Path, images: Images, method: str) -> None:
-    def peak(count: int, chunk: int) -> int:
-        tracemalloc.start()
-        ranges(fp32, images[:count], method=method, chunk=chunk)
-        highest = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return highest
-
-    peak(16, 16)  # imports and caches
-    assert peak(64, 16) < 1.2 * peak(16, 16)
-    assert peak(64, 64) > 2 * peak(64, 16)
-
-
-def test_fixed_batch_models_are_calibrated_one_image_at_a_time(
-    net: Any, write: Write, fp32: Path, images: Images, tmp_path: Path
-) -> None:
-    single = write(net, tmp_path / "single.onnx", dynamic_batch=False)
-    for method in METHODS:
-        one, many = (ranges(path, images[:8], method=method, chunk=8) for path in (single, fp32))
-        assert one["images"] == pytest.approx(many["images"])
-
-
 def test_conversions_are_silent_and_leave_one_file(
     fp32: Path,
     images: Images,
@@ -231,7 +143,9 @@ def test_int8_refuses_images_that_do_not_fit_the_input(fp32: Path, tmp_path: Pat
 def test_int8_refuses_a_model_with_nothing_to_quantize(tmp_path: Path) -> None:
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("images", "logits")]
     graph = helper.make_graph([helper.make_node("Erf", ["images"], ["logits"])], "odd", values[:1], values[1:])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "odd.onnx")
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "odd.onnx"
+    )
     with pytest.raises(ModelError, match="odd.onnx cannot be made int8"):
         to_int8(tmp_path / "odd.onnx", tmp_path / "int8.onnx", np.ones((4, 4), np.float32), Export())
 

@@ -17,7 +17,8 @@ from kdedge.core.report import (
     TrainingReport,
 )
 from kdedge.core.stats import distribution
-from kdedge.gate.rules import change_limit, collect, decide, exit_code, quantity, worst
+from kdedge.core.console import quantity
+from kdedge.gate.rules import change_limit, collect, decide, exit_code, worst
 
 HERE = {"match": {"cpu": "A", "threads": 2}, "note": {"kernel": "6.1"}}
 THERE = {"match": {"cpu": "B", "threads": 2}, "note": {"kernel": "6.1"}}

@@ -91,9 +91,7 @@ class Forkserver:
         return process.end(), process
 
 
-def work(
-    arguments: Sequence[str], folder: Path, log: str, halt: Halt | None, told: Connection, setup: str
-) -> None:
+def work(arguments: Sequence[str], folder: Path, log: str, halt: Halt | None, told: Connection, setup: str) -> None:
     os.chdir(folder)
     for number, name in ((1, "stdout"), (2, "stderr")):
         file = os.open(f"{log}.{name}", os.O_CREAT | os.O_WRONLY | os.O_APPEND)

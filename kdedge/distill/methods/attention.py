@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from kdedge.core.errors import ModelError
-from kdedge.core.registry import nearest
+from kdedge.core.errors import ModelError, nearest
 from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Step
 from kdedge.models.features import match_stages
 

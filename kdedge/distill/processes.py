@@ -1,0 +1,40 @@
+"""Training in several processes of this machine that end as one: with the first error of any, or together."""
+
+import pickle
+from collections.abc import Callable
+from multiprocessing import SimpleQueue, active_children
+from typing import Any
+
+from lightning_fabric import Fabric
+from torch import multiprocessing
+
+from kdedge.core.errors import KdedgeError
+
+
+def launch(fabric: Fabric, function: Callable[..., None], *arguments: Any) -> None:
+    """Run `function(fabric, *arguments)` once for each device.
+
+    Raises:
+        KdedgeError: what the function raised in one of the processes.
+    """
+    work = pickle.dumps((function, arguments))  # as bytes: each process gets tensors of its own, not shared ones
+    errors = multiprocessing.get_context("spawn").SimpleQueue()
+    try:
+        fabric.launch(reporting, work, errors)
+    except multiprocessing.ProcessRaisedException:
+        if errors.empty():
+            raise
+        raise errors.get() from None
+    finally:
+        for process in active_children():  # left when this process was interrupted, and would be waited for
+            process.terminate()
+
+
+def reporting(fabric: Fabric, work: bytes, errors: "SimpleQueue[KdedgeError]") -> None:
+    """What each process runs: an error that is the user's crosses as it is, not as a traceback."""
+    function, arguments = pickle.loads(work)  # noqa: S301  (what the starting process has just written)
+    try:
+        function(fabric, *arguments)
+    except KdedgeError as error:
+        errors.put(error)
+        raise
