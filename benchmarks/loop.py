@@ -335,9 +335,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     given = parse(arguments)
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if given.device == "auto" else given.device
-    setting = Setting(
-        torch.device(kind), given.threads, given.batch, given.channels_last, given.rounds, given.seconds
-    )
+    setting = Setting(torch.device(kind), given.threads, given.batch, given.channels_last, given.rounds, given.seconds)
     torch.set_num_threads(setting.threads)
     pairs = [Pair(given.student, given.conv, given.teacher)] if given.student else PAIRS
     before = os.getloadavg()[0]

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from kdedge.core.errors import DataError
 from kdedge.core.recipe import Augment, Normalize
-from kdedge.data.augment import apply, draw, generator, mix
+from kdedge.data.augment import Draws, apply, draw, generator, mix
 from kdedge.data.build import FolderSet, ImageSet, Part
 from kdedge.data.decode import View, decode, eval_view, train_view
 
@@ -123,10 +123,9 @@ class MemoryBatches(Batches):
         order = self.plan.order(number)
         rows, sources = order.to(self.device), order.to(self.images.device)
         draws = draw(len(self.images), self.augment, generator(self.seed, number, AUGMENT)).rows(order).to(self.device)
-        for start in range(0, len(order), self.plan.batch):
-            here = slice(start, start + self.plan.batch)
-            images = apply(self.take(sources[here]), draws.rows(here), self.augment)
-            yield Batch(images, self.labels[rows[here]], self.indices[rows[here]])
+        columns = (sources, self.labels[rows], self.indices[rows], *draws)
+        for here, labels, indices, *drawn in zip(*(torch.split(c, self.plan.batch) for c in columns), strict=True):
+            yield Batch(apply(self.take(here), Draws(*drawn), self.augment), labels, indices)
 
     def take(self, positions: Tensor) -> Tensor:
         images = self.images.index_select(0, positions)

@@ -67,15 +67,14 @@ def last_checkpoint(root: Path, identity: str | None = None) -> Checkpoint | Non
         state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
         if absent := sorted(MODULES - weights.keys()):
             raise FileNotFoundError(f"no {absent[0]}.safetensors in it")
+        other = identity is not None and state["identity"] != identity
     except Exception as error:
         raise TrainingError(
             f"checkpoint {folder} cannot be read",
             str(error).partition("\n")[0] or type(error).__name__,
             f"rm -r {folder}   (then that training starts again)",
         ) from error
-    if identity is not None and state["identity"] != identity:
-        return None
-    return Checkpoint(int(folder.name.removeprefix("epoch-")), weights, state)
+    return None if other else Checkpoint(int(folder.name.removeprefix("epoch-")), weights, state)
 
 
 def random_state() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from kdedge.core.recipe import Data, Phase, Run
 from kdedge.data.build import Dataset
 from kdedge.distill.base import Method, Network
 from kdedge.distill.objective import Objective, build_methods
+from kdedge.distill.processes import parallel
 from kdedge.distill.teachers import FrozenTeacher
 from kdedge.models.features import feature_points
 
@@ -54,8 +55,7 @@ def cpu_threads(run: Run) -> int:
 
 
 def make_fabric(run: Run) -> Fabric:
-    """Several devices get fresh processes: a forked one would wait for threads of this one that it does not have."""
-    strategy = "ddp_spawn" if run.devices > 1 else "auto"
+    strategy = parallel(run.accelerator) if run.devices > 1 else "auto"
     return Fabric(accelerator=run.accelerator, devices=run.devices, precision=run.precision, strategy=strategy)
 
 

@@ -26,7 +26,7 @@ class TrainingLog:
             from torch.utils.tensorboard import SummaryWriter
 
         self.folder, self.rows = folder, rows
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=len(rows) + 1)  # type: ignore[no-untyped-call]
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=len(rows) + 1)
 
     def __enter__(self) -> "TrainingLog":
         return self
@@ -34,7 +34,7 @@ class TrainingLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._events.close()  # type: ignore[no-untyped-call]
+        self._events.close()
 
     def add(self, row: Row) -> None:
         self.rows.append(row)
@@ -46,5 +46,5 @@ class TrainingLog:
         write_text(self.folder / "log.csv", text.getvalue())
         for key, value in row.items():
             if key != "epoch":
-                self._events.add_scalar(key, value, int(row["epoch"]))  # type: ignore[no-untyped-call]
-        self._events.flush()  # type: ignore[no-untyped-call]
+                self._events.add_scalar(key, value, int(row["epoch"]))
+        self._events.flush()

@@ -7,12 +7,14 @@ import torch
 
 from kdedge.core.errors import TrainingError
 
+CPU_WORDS = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """True for the accelerator's error and for the CPU allocator's, which has no class of its own."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "not enough memory" in str(error)
-    )
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in CPU_WORDS):
+        return True
+    return isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 def largest_fit(try_batch: Callable[[int], object], batch: int) -> int | None:

@@ -1,4 +1,4 @@
-"""Sums of loss terms kept on the device, so that a step never waits for a number."""
+"""Loss terms of an epoch, kept on the device, so that a step never waits for a number."""
 
 from collections.abc import Callable
 
@@ -15,40 +15,41 @@ Reduce = Callable[[Tensor, str], Tensor]
 
 
 class TermMeter:
-    """Means of the named terms over an epoch, and the step at which each first stopped being finite."""
+    """Means of the named terms over an epoch.  Steps only put theirs aside; `check` looks at them and adds them up."""
 
     def __init__(self, reduce: Reduce = lambda tensor, _: tensor) -> None:
         self.reduce = reduce
         self.names: list[str] = []
         self.steps = self.images = 0
-        self._sums = self._right = self._broken = torch.empty(0)
+        self._new: list[Tensor] = []
+        self._sums = torch.zeros(())
 
     def add(self, total: Tensor, terms: dict[str, Tensor], right: Tensor, images: int) -> None:
-        values = torch.stack([total, *terms.values()]).detach().float()
-        if not self.names:
-            self.names = ["loss", *terms]
-            self._sums, self._right = torch.zeros_like(values), torch.zeros_like(right)
-            self._broken = torch.full_like(values, NEVER)
-        self._sums += values
-        self._right += right
-        self._broken = self._broken.minimum(torch.where(values.isfinite(), NEVER, float(self.steps)))
+        self.names = ["loss", *terms]
+        self._new.append(torch.stack([total, *terms.values(), right]).detach())
         self.steps += 1
         self.images += images
 
     def check(self, label: str, epoch: int) -> None:
         """Raises TrainingError naming the term that was not finite first; a sum only when no term of it was."""
-        broken = self.reduce(self._broken, "min").tolist()
-        first = min(broken, default=NEVER)
+        if not self._new:
+            return
+        new, self._new = torch.stack(self._new).float(), []  # (steps, terms and right answers)
+        self._sums = self._sums + new.sum(0)
+        numbers = torch.arange(self.steps - len(new), self.steps, device=new.device)[:, None]
+        broken = self.reduce(torch.where(new.isfinite(), NEVER, numbers).amin(0), "min").tolist()
+        first = min(broken)
         if first < NEVER:
-            name = next(name for name, step in reversed(list(zip(self.names, broken, strict=True))) if step == first)
+            name = next(name for name, step in reversed(list(zip(self.names, broken, strict=False))) if step == first)
             raise TrainingError(
                 f"{label}: the loss term {name!r} is not finite",
-                f"first in epoch {epoch}, step {int(first) + 1}",
+                f"first in epoch {epoch}, step {first + 1}",
                 "lower optimizer.lr, set optimizer.clip_norm, or train with --set run.precision=32-true",
             )
 
     def means(self) -> dict[str, float]:
-        means = self.reduce(self._sums / self.steps, "mean").tolist()
-        seen = torch.full_like(self._right, self.images)
-        right, images = self.reduce(torch.stack([self._right, seen]), "sum").tolist()
+        """Over all that was checked; train_top1 is the share of right answers."""
+        means = self.reduce(self._sums[:-1] / self.steps, "mean").tolist()
+        seen = torch.full_like(self._sums[-1], self.images)
+        right, images = self.reduce(torch.stack([self._sums[-1], seen]), "sum").tolist()
         return dict(zip(self.names, means, strict=True)) | {"train_top1": right / images}

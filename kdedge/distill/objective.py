@@ -73,7 +73,7 @@ class Objective(nn.Module):
     def forward(
         self, images: Tensor, labels: Tensor, indices: Tensor, teacher: Answer | None, epoch: int, progress: float
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Total loss, its unweighted terms by name, and how many images the student got right."""
+        """Total loss, its unweighted terms by name without gradients, and how many images the student got right."""
         logits = self.student(images)
         view = View(*teacher) if teacher is not None else None
         step = Step(labels, indices, View(logits, self._tap.features), view, epoch, progress)
@@ -85,5 +85,7 @@ class Objective(nn.Module):
         for name, method in self.methods.items():
             own = method(step)
             terms |= own
-            total = total + weights[name] * torch.stack(list(own.values())).sum()
-        return total, terms, (logits.detach().argmax(1) == labels).sum()
+            for term in own.values():
+                total = torch.add(total, term, alpha=weights[name])
+        right = (logits.detach().argmax(1) == labels).sum()
+        return total, {name: term.detach() for name, term in terms.items()}, right  # Fabric hooks all with gradients

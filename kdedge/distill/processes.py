@@ -3,12 +3,19 @@
 import pickle
 from collections.abc import Callable
 from multiprocessing import SimpleQueue, active_children
-from typing import Any
+from typing import Any, cast
 
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import multiprocessing
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from kdedge.core.errors import KdedgeError
+
+
+def parallel(accelerator: str) -> DDPStrategy:
+    """Processes that are never forked from this one, whose threads and CUDA context they would wait for in vain."""
+    return DDPStrategy(start_method="forkserver" if accelerator == "cpu" else "spawn")
 
 
 def launch(fabric: Fabric, function: Callable[..., None], *arguments: Any) -> None:
@@ -17,11 +24,12 @@ def launch(fabric: Fabric, function: Callable[..., None], *arguments: Any) -> No
     Raises:
         KdedgeError: what the function raised in one of the processes.
     """
+    multiprocessing.set_forkserver_preload(["kdedge.distill.trainer"])
     work = pickle.dumps((function, arguments))  # as bytes: each process gets tensors of its own, not shared ones
     errors = multiprocessing.get_context("spawn").SimpleQueue()
     try:
-        fabric.launch(reporting, work, errors)
-    except multiprocessing.ProcessRaisedException:
+        fabric.launch(cast(Any, reporting), work, errors)
+    except ProcessRaisedException:
         if errors.empty():
             raise
         raise errors.get() from None

@@ -37,14 +37,15 @@ def take_result(job: Job, device: torch.device) -> Result:
     save_weights(job.student, job.folder / "weights.safetensors")
     with atomic_path(job.folder / "methods.safetensors") as temporary:
         save_file(last.weights["methods"], temporary)
-    methods = nn.ModuleDict(job.methods(job.phases[-1]))
-    methods.load_state_dict(last.weights["methods"])
+    methods = job.methods(job.phases[-1])
+    layers = nn.ModuleDict(methods)
+    layers.load_state_dict(last.weights["methods"])
     rows = last.state["rows"]
     return Result(
         epochs=last.epoch,
         seconds=sum(row["seconds"] for row in rows),
         validation_top1=rows[-1]["validation_top1"],
-        extra_params=sum(p.numel() for p in methods.parameters()),
+        extra_params=sum(p.numel() for p in layers.parameters()),
         exits={
             k: v for m in methods.values() if hasattr(m, "exits") for k, v in exit_accuracies(job, m, device).items()
         },

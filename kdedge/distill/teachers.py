@@ -10,6 +10,8 @@ from kdedge.data.loader import Normalizer
 class FrozenTeacher(nn.Module):
     """A network that only answers; `train()` leaves it, and so its batch norms, in eval mode."""
 
+    model: nn.Module
+
     def __init__(self, model: nn.Module, normalize: Normalize) -> None:
         super().__init__()
         self.model = model.eval().requires_grad_(False)

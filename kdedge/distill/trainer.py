@@ -2,12 +2,13 @@
 
 import time
 from contextlib import nullcontext
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import get_ema_multi_avg_fn as moving_average
 
 from kdedge.core import console
 from kdedge.core.rundir import check_disk
@@ -71,7 +72,8 @@ class PhaseRun:
         self.fabric, self.job, self.first, self.log = fabric, job, first, log
         self.phase, self.setting = job.phases[index], f"{job.setting}.{index}"
         if job.run.channels_last:
-            job.student.to(memory_format=torch.channels_last)
+            for network in filter(None, (job.student, job.teacher)):
+                network.to(memory_format=torch.channels_last)
         self.objective = Objective(job.student, job.methods(self.phase), self.phase, job.networks()[0])
         fabric.to_device(self.objective)
         self.optimizer = make_optimizer(self.objective, self.phase, job.run)
@@ -96,7 +98,7 @@ class PhaseRun:
     def make_average(self) -> AveragedModel | None:
         if self.phase.ema is None:
             return None
-        return AveragedModel(self.job.student, multi_avg_fn=get_ema_multi_avg_fn(self.phase.ema), use_buffers=True)
+        return AveragedModel(self.job.student, multi_avg_fn=moving_average(self.phase.ema), use_buffers=True)
 
     def teacher_tap(self) -> FeatureTap | nullcontext[None]:
         network = self.job.networks()[1]
@@ -137,8 +139,7 @@ class PhaseRun:
 
     def reduce(self, tensor: Tensor, how: str) -> Tensor:
         """Over the processes of this training."""
-        reduced: Tensor = self.fabric.all_reduce(tensor, reduce_op=how)
-        return reduced
+        return cast(Tensor, self.fabric.all_reduce(tensor, reduce_op=how))
 
     def step(self, batch: Batch, tap: FeatureTap | None, epoch: int, progress: float, meter: TermMeter) -> None:
         """Forward, backward and one update."""

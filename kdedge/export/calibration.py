@@ -21,6 +21,7 @@ METHODS = {
     "percentile": CalibrationMethod.Percentile,
 }
 BINS = 2048
+EMPTY = 1e-4
 
 
 class Reader:
@@ -106,9 +107,7 @@ def entropy_bins(counts: NDArray[np.int64], levels: int) -> int:
     return kept
 
 
-def kl_divergence(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
-    """Of counts, in units of their total; infinite where p has something and q nothing."""
+def kl_divergence(p: NDArray[Any], q: NDArray[Any]) -> float:
+    """Of counts, in units of their total; where q has nothing it counts as EMPTY."""
     some = p > 0
-    if (q[some] == 0).any():
-        return np.inf
-    return float((p[some] * np.log(p[some] / q[some])).sum())
+    return float((p[some] * np.log(p[some] / np.maximum(q[some], EMPTY))).sum())

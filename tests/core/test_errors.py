@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from kdedge.core import errors
-from kdedge.core.errors import KdedgeError, MissingTool, require
+from kdedge.core.errors import KdedgeError, MissingTool, nearest, require
 
 
 def test_exit_codes_tell_the_kinds_of_failure_apart() -> None:
@@ -49,3 +49,15 @@ def test_require_passes_on_a_failure_inside_the_package(tmp_path: Path, monkeypa
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="another_that_is_missing"):
         require("half_there", "train", "training")
+
+
+@pytest.mark.parametrize(
+    ("name", "valid", "sentence"),
+    [
+        ("resnet65", ["resnet56", "vgg11"], "did you mean 'resnet56'?"),
+        ("zzz", ["b", "a"], "known: a, b"),
+        ("zzz", [], "known: none"),
+    ],
+)
+def test_nearest_helps_with_a_misspelt_name(name: str, valid: list[str], sentence: str) -> None:
+    assert nearest(name, valid) == sentence

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kdedge.core.errors import KdedgeError, nearest
+from kdedge.core.errors import KdedgeError
 from kdedge.core.registry import Registry
 
 
@@ -49,15 +49,3 @@ def test_registry_scans_again_after_a_module_failed_to_import(zoo: Registry[str]
     for _ in range(2):
         with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_there"):
             zoo.names()
-
-
-@pytest.mark.parametrize(
-    ("name", "valid", "sentence"),
-    [
-        ("resnet65", ["resnet56", "vgg11"], "did you mean 'resnet56'?"),
-        ("zzz", ["b", "a"], "known: a, b"),
-        ("zzz", [], "known: none"),
-    ],
-)
-def test_nearest_helps_with_a_misspelt_name(name: str, valid: list[str], sentence: str) -> None:
-    assert nearest(name, valid) == sentence

@@ -19,6 +19,11 @@ Write = Callable[..., Path]
 METHODS = ["minmax", "entropy", "percentile"]
 
 
+def assert_close(left: dict[str, tuple[float, float]], right: dict[str, tuple[float, float]]) -> None:
+    assert sorted(left) == sorted(right)
+    np.testing.assert_allclose([left[name] for name in right], [right[name] for name in right], rtol=1e-5, atol=1e-6)
+
+
 def ranges(path: Path, images: Images, symmetric: bool = False, **keys: Any) -> dict[str, tuple[float, float]]:
     model = onnx.shape_inference.infer_shapes(load(path))
     found = tensor_ranges(model, images, ["Conv"], Calibration(**keys), symmetric)
@@ -28,14 +33,14 @@ def ranges(path: Path, images: Images, symmetric: bool = False, **keys: Any) -> 
 def test_minmax_in_chunks_sees_what_one_chunk_does(fp32: Path, images: Images) -> None:
     whole = ranges(fp32, images, chunk=len(images))
     assert whole["images"] == (images.min(), images.max())
-    assert ranges(fp32, images, chunk=10) == pytest.approx(whole)
+    assert_close(ranges(fp32, images, chunk=10), whole)
 
 
 @pytest.mark.parametrize("method", ["entropy", "percentile"])
 def test_histograms_in_chunks_are_those_of_one_chunk(fp32: Path, images: Images, method: str) -> None:
     """With equal chunks: then the bins, which the first chunk decides, are the same."""
     four = np.tile(images[:8], (4, 1, 1, 1))
-    assert ranges(fp32, four, method=method, chunk=8) == pytest.approx(ranges(fp32, four, method=method, chunk=32))
+    assert_close(ranges(fp32, four, method=method, chunk=8), ranges(fp32, four, method=method, chunk=32))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -65,11 +70,14 @@ def test_entropy_keeps_every_bin_of_a_flat_histogram() -> None:
 
 
 def test_entropy_weighs_clipping_against_coarseness() -> None:
-    """Ramps of 0, 2, 0, 2, ...: two bins a level are told apart, so all 8 kept lose nothing; a level of 1 and 3 does."""
-    even = np.array([2, 2, 2, 2, 2, 2, 2, 2])
-    assert entropy_bins(even, 4) == 8
-    spread = np.array([40, 40, 40, 40, 1, 0, 0, 1])
-    assert entropy_bins(spread, 4) == 4
+    """By hand, with four levels; the first bin counts as the second.
+
+    keep 4: 20 20 60 20+2 against 20 20 60 20:              22 ln(22/20) = 2.10
+    keep 5: (20 20) 60 20 1+1 against (20 20) 60 20 1:       2 ln(2/1)   = 1.39
+    keep 8: (20 20) (60 20) (1 0) (0 1) against (40 40):    60 ln(60/40) + 20 ln(20/40) = 10.47
+    6 and 7: the last bin is empty, so that the outlier costs ln(1e4) = 9.2 already.
+    """
+    assert entropy_bins(np.array([500, 20, 60, 20, 1, 0, 0, 1]), 4) == 5
 
 
 def test_entropy_does_not_clip_everything_into_one_bin() -> None:
@@ -111,16 +119,18 @@ def test_calibration_keeps_no_activations_between_chunks(
 
 @pytest.mark.parametrize("method", ["entropy", "percentile"])
 def test_calibration_memory_does_not_grow_with_the_images(fp32: Path, images: Images, method: str) -> None:
+    many = np.tile(images, (4, 1, 1, 1))
+
     def peak(count: int, chunk: int) -> int:
         tracemalloc.start()
-        ranges(fp32, images[:count], method=method, chunk=chunk)
+        ranges(fp32, many[:count], method=method, chunk=chunk)
         highest = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return highest
 
-    peak(16, 16)  # imports and caches
-    assert peak(64, 16) < 1.2 * peak(16, 16)
-    assert peak(64, 64) > 2 * peak(64, 16)
+    peak(64, 64)  # imports and caches
+    assert peak(256, 64) < 1.2 * peak(64, 64)
+    assert peak(256, 256) > 1.5 * peak(256, 64)  # so it would be seen
 
 
 def test_fixed_batch_models_are_calibrated_one_image_at_a_time(

@@ -94,7 +94,7 @@ def test_export_refuses_an_opset_that_the_graph_cannot_be_lowered_to(
 
 def test_another_opset_than_the_one_asked_for_is_an_error(fp32: Path) -> None:
     assert opset_of(load(fp32)) == 18
-    with pytest.raises(ModelError, match="export.opset 20: the exporter wrote 18"):
+    with pytest.raises(ModelError, match=r"export\.opset 20: the exporter wrote 18"):
         at_opset(load(fp32), 20)
 
 
@@ -174,7 +174,7 @@ def test_read_metadata_refuses_what_is_not_a_model(fp32: Path, tmp_path: Path, c
     if content is not None:
         whole = fp32.read_bytes()
         path.write_bytes(content if isinstance(content, bytes) else whole[: len(whole) // 2])
-    with pytest.raises(ModelError, match="broken.onnx"):
+    with pytest.raises(ModelError, match=r"broken\.onnx"):
         read_metadata(path)
 
 

@@ -146,7 +146,7 @@ def test_int8_refuses_a_model_with_nothing_to_quantize(tmp_path: Path) -> None:
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "odd.onnx"
     )
-    with pytest.raises(ModelError, match="odd.onnx cannot be made int8"):
+    with pytest.raises(ModelError, match=r"odd\.onnx cannot be made int8"):
         to_int8(tmp_path / "odd.onnx", tmp_path / "int8.onnx", np.ones((4, 4), np.float32), Export())
 
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def test_pixels_stay_in_float_in_smaller_precisions(
         names = preprocess_nodes(model)
         assert [name.partition("/")[2] for name in names[:5]] == ["cast", "resize", "mul", "add", "transpose"]
         chain = [node for node in model.graph.node if node.name in names[:5]]
-        assert all(after.input[0] == before.output[0] for before, after in zip(chain, chain[1:], strict=False))
+        assert all(after.input[0] == before.output[0] for before, after in pairwise(chain))
 
 
 def test_preprocess_needs_an_opset_with_antialiasing(net: nn.Sequential, write: Write, tmp_path: Path) -> None:

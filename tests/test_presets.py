@@ -1,0 +1,65 @@
+"""Every deployment preset: its keys are valid, and a small network goes all the way through it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from kdedge.core.load import load_preset, shipped
+from kdedge.core.recipe import Normalize
+from kdedge.engine.base import backend, backend_names
+from kdedge.export.onnx import export_onnx, read_metadata
+from kdedge.export.parity import predict_session
+from kdedge.export.precision import to_fp16, to_int8
+
+FOLDER = Path(__file__).parents[1] / "export"
+FILES = sorted(path for path in FOLDER.rglob("*") if path.is_file())
+PRESETS = [path for path in FILES if path.suffix in (".yaml", ".yml")]
+
+
+def test_folder_holds_presets_alone_and_all_are_shipped() -> None:
+    assert FILES == PRESETS == sorted(shipped("export").values())
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_preset_says_what_it_is_for_and_names_a_backend(path: Path) -> None:
+    assert path.read_text(encoding="utf-8").startswith("# ")
+    assert load_preset(str(path)) == load_preset(path.stem)
+    assert load_preset(path.stem).backend in backend_names()
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_preset_builds_every_precision_it_names(path: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 3),
+    )
+    export = load_preset(str(path))
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+    images = pixels if export.preprocess else np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32) / 127.5 - 1
+    normalize = Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    export_onnx(net, tmp_path / "fp32.onnx", (3, 8, 8), export, normalize, ("a", "b", "c"))
+    if "fp16" in export.precisions:
+        to_fp16(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx")
+    if "int8" in export.precisions:
+        to_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", images, export)
+    with torch.no_grad():
+        wanted = net.eval()(torch.tensor(pixels).permute(0, 3, 1, 2) / 127.5 - 1).numpy()
+    engine = backend(export.backend)
+    for precision in export.precisions:
+        source, built = tmp_path / f"{precision}.onnx", tmp_path / f"{precision}{engine.suffix}"
+        assert (read_metadata(source)["opset"], read_metadata(source)["precision"]) == (export.opset, precision)
+        engine.build(source, built, export.backend_options)
+        with engine.open(built, export.backend_options) as session:
+            outputs = predict_session(session, images)
+        tolerance = {"fp32": 1e-5, "fp16": 5e-3, "int8": 0.1}[precision] * np.abs(wanted).max()
+        np.testing.assert_allclose(outputs, wanted, atol=tolerance)
