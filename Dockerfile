@@ -3,9 +3,9 @@
 #   docker build --target cpu    -t kdedge:cpu .
 #   docker build --target gpu    -t kdedge:gpu .                                                     an NVIDIA GPU
 #   docker build --target jetson -t kdedge:jetson --platform linux/arm64 .                           on or for a board
-#   docker run --rm -it -v "$PWD:/work" kdedge:cpu run quickstart
-#   docker run --rm -it -v "$PWD:/work" --gpus all kdedge:gpu run quickstart
-#   docker run --rm -it -v "$PWD:/work" --runtime nvidia kdedge:jetson profile model.onnx
+#   docker run --rm -it -v "$PWD:/workspace" kdedge:cpu run quickstart
+#   docker run --rm -it -v "$PWD:/workspace" --gpus all kdedge:gpu run quickstart
+#   docker run --rm -it -v "$PWD:/workspace" --runtime nvidia kdedge:jetson profile model.onnx
 #
 # Never built so far: the machines kdedge is developed on have no Docker engine.  This file has been linted only, and
 # each stage asks the base image for what it needs before it installs anything.
@@ -30,10 +30,10 @@ COPY constraints.txt /opt/kdedge/
 RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
     wheel=$(echo /dist/*.whl) \
     && /opt/kdedge/bin/pip install --no-cache-dir -c /opt/kdedge/constraints.txt "kdedge[train] @ file://$wheel"
-RUN useradd --create-home kdedge && install -d -o kdedge /work /data
+RUN useradd --create-home kdedge && install -d -o kdedge /workspace /data
 ENV PATH=/opt/kdedge/bin:$PATH KDEDGE_DATA=/data
 USER kdedge
-WORKDIR /work
+WORKDIR /workspace
 ENTRYPOINT ["kdedge"]
 CMD ["--help"]
 
@@ -51,10 +51,10 @@ COPY constraints.txt /opt/kdedge/
 RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
     wheel=$(echo /dist/*.whl) \
     && /opt/kdedge/bin/pip install --no-cache-dir -c /opt/kdedge/constraints.txt "kdedge[train] @ file://$wheel"
-RUN useradd --create-home kdedge && install -d -o kdedge /work /data
+RUN useradd --create-home kdedge && install -d -o kdedge /workspace /data
 ENV PATH=/opt/kdedge/bin:$PATH KDEDGE_DATA=/data
 USER kdedge
-WORKDIR /work
+WORKDIR /workspace
 ENTRYPOINT ["kdedge"]
 CMD ["--help"]
 
@@ -79,9 +79,9 @@ COPY constraints.txt /opt/kdedge/
 RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
     /opt/kdedge/bin/pip install --no-cache-dir -c /opt/kdedge/constraints.txt /dist/*.whl
 # The group of the board's GPU device nodes.
-RUN useradd --create-home --groups video kdedge && install -d -o kdedge /work /data
+RUN useradd --create-home --groups video kdedge && install -d -o kdedge /workspace /data
 ENV PATH=/opt/kdedge/bin:$PATH KDEDGE_DATA=/data
 USER kdedge
-WORKDIR /work
+WORKDIR /workspace
 ENTRYPOINT ["kdedge"]
 CMD ["--help"]

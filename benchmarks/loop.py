@@ -1,6 +1,6 @@
 """Images a second of one distillation step: kdedge's, a bare PyTorch loop's and a naive one's, measured in turns.
 
-    python benchmarks/loop.py [--device cuda] [--student resnet20 --teacher resnet56]
+    python benchmarks/loop.py [--device cuda] [--channels-last] [--student resnet20 --teacher resnet56]
 
 All three train the same student from the same frozen teacher by SGD on the sum of cross-entropy and KD, with random
 crops and mirroring, in one process.  They differ in how the step is written and where its images come from:
@@ -45,7 +45,7 @@ SHAPE, CLASSES, PADDING = (3, 32, 32), 10, 4
 NORMALIZE = Normalize(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
 LR, MOMENTUM, DECAY, LABELS, KD, TEMPERATURE = 0.01, 0.9, 5e-4, 0.1, 0.9, 4.0
 WORKERS = 2
-Epoch = Callable[[], None]
+Epoch = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,7 @@ PAIRS = (Pair("resnet8", "depthwise", "resnet20"), Pair("resnet20", "dense", "re
 
 @dataclass(frozen=True)
 class Result:
-    student: str
-    conv: str
-    teacher: str
+    pair: Pair
     steps: int
     """Of one contender in one round."""
     images_per_second: dict[str, list[float]]
@@ -111,7 +109,7 @@ class Bare:
     def __init__(self, pair: Pair, setting: Setting) -> None:
         self.layout = torch.channels_last if setting.channels_last else torch.contiguous_format
         self.device = setting.device
-        self.student, self.teacher = (n.to(self.device, memory_format=self.layout) for n in networks(pair))
+        self.student, self.teacher = (n.to(self.device).to(memory_format=self.layout) for n in networks(pair))
         self.teacher.eval().requires_grad_(False)
         parameters = self.student.parameters()
         self.optimizer = torch.optim.SGD(parameters, lr=LR, momentum=MOMENTUM, weight_decay=DECAY, fused=True)
@@ -133,22 +131,17 @@ class Bare:
 
     def epoch(self, images: Tensor, labels: Tensor, batch: int) -> None:
         """`images`: uint8, on the device like the labels."""
-        for rows in torch.randperm(len(images), device=self.device).split(batch):
+        for rows in torch.split(torch.randperm(len(images), device=self.device), batch):
             pixels = crop_and_mirror(images[rows])
             self.step(pixels.float().mul_(self.scale).add_(self.shift), labels[rows])
 
 
 def crop_and_mirror(images: Tensor) -> Tensor:
-    """Where each pixel of the result comes from, then one gather: the fastest of the ways in tensors that we tried."""
-    count, channels, height, width = images.shape
-    device = images.device
-    top, left = torch.randint(2 * PADDING + 1, (2, count, 1), device=device)
-    columns = left + torch.arange(width, device=device)
-    columns = torch.where(torch.rand(count, 1, device=device) < 0.5, columns, columns.flip(1))
-    rows = top + torch.arange(height, device=device)
-    pixels = rows[:, :, None] * (width + 2 * PADDING) + columns[:, None]
-    padded = F.pad(images, [PADDING] * 4).flatten(2)
-    return padded.gather(2, pixels.flatten(1)[:, None].expand(-1, channels, -1)).view_as(images)
+    count, _, height, width = images.shape
+    windows = F.pad(images, [PADDING] * 4).unfold(2, height, 1).unfold(3, width, 1)
+    top, left = torch.randint(2 * PADDING + 1, (2, count), device=images.device)
+    cropped = windows[torch.arange(count, device=images.device), :, top, left]
+    return torch.where(torch.rand(count, 1, 1, 1, device=images.device) < 0.5, cropped.flip(3), cropped)
 
 
 class Pictures(torch.utils.data.Dataset[tuple[Tensor, int]]):
@@ -201,7 +194,7 @@ def kdedge_epoch(pair: Pair, setting: Setting, part: ImageSet) -> Iterator[Epoch
     steps = len(run.loader)
     numbers = iter(range(job.phases[0].epochs))
     with run.objective, run.teacher_tap() as tap, progress_bar(job.label, steps, shown=False) as bar:
-        yield lambda: (run.run_epoch(next(numbers), tap, bar), None)[1]
+        yield lambda: run.run_epoch(next(numbers), tap, bar)
 
 
 def make_job(pair: Pair, setting: Setting, part: ImageSet) -> Job:
@@ -269,13 +262,13 @@ def compare(pair: Pair, setting: Setting) -> Result:
                 taken = seconds_of(epochs[name], setting.device)
                 if number:  # the first round warms up: memory, algorithms, workers
                     speeds[name].append(len(part) / taken)
-    return Result(pair.student, pair.conv, pair.teacher, steps, speeds)
+    return Result(pair, steps, speeds)
 
 
 def rows(results: Sequence[Result]) -> list[list[str]]:
     return [
         [
-            f"{result.student} ({result.conv}) from {result.teacher}",
+            str(result.pair),
             *(f"{result.median(name):.0f}" for name in ("bare", "kdedge", "naive")),
             *(spread(result.ratios(name)) for name in ("bare", "naive")),
         ]
@@ -309,9 +302,13 @@ def markdown(results: Sequence[Result], setting: Setting, record: dict[str, Any]
         "|---" + "|---:" * (len(COLUMNS) - 1) + "|",
         *("| " + " | ".join(row) + " |" for row in rows(results)),
         "",
-        *(f"- {name}: {value}" for name, value in record.items()),
+        *(f"- {line}" for line in described(record)),
     ]
     return "\n".join(lines) + "\n"
+
+
+def described(record: dict[str, Any]) -> list[str]:
+    return [f"{name}: {value}" for name, value in record.items()]
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -325,7 +322,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=1.5, help="of each contender in each round, about")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--channels-last", action="store_true")
-    parser.add_argument("--json", type=Path, help="results here (and .md beside); else benchmarks/results/loop-DEVICE")
+    parser.add_argument("--json", type=Path, help="results here (and .md beside); else results/loop-DEVICE")
     given = parser.parse_args(arguments)
     if (given.student is None) != (given.teacher is None):
         parser.error("--student and --teacher go together")
@@ -341,8 +338,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     before = os.getloadavg()[0]
     results = [compare(pair, setting) for pair in pairs]
     record = machine(setting) | {"load average before": round(before, 2), "after": round(os.getloadavg()[0], 2)}
-    show_table(f"images a second on {kind}", COLUMNS, rows(results), caption=f"{record}")
-    out = given.json or RESULTS / f"loop-{kind}.json"
+    show_table(f"images a second on {kind}", COLUMNS, rows(results), "\n".join(described(record)))
+    out = given.json or RESULTS / f"loop-{kind}{'-channels_last' if setting.channels_last else ''}.json"
     kept = {"batch": setting.batch, "channels_last": setting.channels_last, "rounds": setting.rounds}
     write_json(out, {"machine": record, "setting": kept, "results": [asdict(result) for result in results]})
     write_text(out.with_suffix(".md"), markdown(results, setting, record))

@@ -136,7 +136,7 @@ class Teacher(Model):
     checkpoint: str | None = None
     """Weights (.safetensors, or .pt/.pth/.th read with weights_only); relative to the recipe, then to KDEDGE_DATA."""
     normalize: Normalize | None = None
-    """What its images were normalised with, when not as the data section says."""
+    """What its images were normalized with, when not as the data section says."""
     training: Phase | None = None
     """Train it by this instead, once; the result is kept in the user's cache folder."""
 

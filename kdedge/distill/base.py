@@ -72,6 +72,10 @@ class Method(nn.Module, ABC):
     def loss(self, step: Step) -> dict[str, Tensor]:
         """Named scalar terms, each name starting with the method's own."""
 
+    def exits(self, student: View) -> dict[str, Tensor]:  # noqa: ARG002
+        """Logits (N, classes) of the early exits that this method trains, by stage; none here."""
+        return {}
+
     def forward(self, step: Step) -> dict[str, Tensor]:
         return self.loss(step)
 

@@ -88,4 +88,4 @@ class Objective(nn.Module):
             for term in own.values():
                 total = torch.add(total, term, alpha=weights[name])
         right = (logits.detach().argmax(1) == labels).sum()
-        return total, {name: term.detach() for name, term in terms.items()}, right  # Fabric hooks all with gradients
+        return total, {name: term.detach() for name, term in terms.items()}, right

@@ -83,7 +83,7 @@ class PhaseRun:
             job.student.compile()
         self.module, self.stepper = fabric.setup(self.objective, self.optimizer)
         self.normalize = fabric.to_device(Normalizer(job.dataset.normalize))
-        self.teacher = fabric.to_device(job.teacher) if job.teacher else None
+        self.teacher = job.teacher.to(fabric.device) if job.teacher else None
         self.loader = train_batches(
             job.dataset.train,
             job.data.augment,

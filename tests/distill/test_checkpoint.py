@@ -112,7 +112,7 @@ def test_damaged_checkpoint_is_an_error_that_names_the_folder(tmp_path: Path, da
     save_checkpoint(tmp_path, checkpoint(2))
     folder = tmp_path / "epoch-0002"
     damage(folder)
-    with pytest.raises(TrainingError, match="cannot be read: .+") as caught:
+    with pytest.raises(TrainingError, match=r"cannot be read: .+") as caught:
         last_checkpoint(tmp_path, "a")
     assert f"checkpoint {folder} " in str(caught.value)
     assert f"rm -r {folder}" in str(caught.value)

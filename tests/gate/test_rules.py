@@ -2,6 +2,7 @@ import math
 
 import pytest
 
+from kdedge.core.console import quantity
 from kdedge.core.recipe import Budget, Gate
 from kdedge.core.report import (
     Baseline,
@@ -17,7 +18,6 @@ from kdedge.core.report import (
     TrainingReport,
 )
 from kdedge.core.stats import distribution
-from kdedge.core.console import quantity
 from kdedge.gate.rules import change_limit, collect, decide, exit_code, worst
 
 HERE = {"match": {"cpu": "A", "threads": 2}, "note": {"kernel": "6.1"}}

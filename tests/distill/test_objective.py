@@ -1,0 +1,119 @@
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kdedge.core.errors import ModelError
+from kdedge.core.recipe import MethodUse, Phase
+from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Step
+from kdedge.distill.objective import Objective, build_methods
+from kdedge.models.features import feature_points
+
+SHAPE = (1, 8, 8)
+
+
+class Two(Method):
+    """Two terms, of 2 and of the number that its one parameter holds."""
+
+    Config = MethodConfig
+    needs_teacher = False
+
+    def __init__(self, config: MethodConfig, student: Network, teacher: Network | None) -> None:
+        super().__init__(config, student, teacher)
+        self.student_features = ("stage2",)
+        self.own = nn.Parameter(torch.tensor(3.0))
+
+    def loss(self, step: Step) -> dict[str, Tensor]:
+        assert step.student.features["stage2"].shape[1:] == (8, 4, 4)
+        return {"two/fixed": torch.tensor(2.0), "two/own": self.own}
+
+
+def network(small: Callable[[], nn.Module]) -> tuple[nn.Module, Network]:
+    student = small()
+    return student, Network(feature_points(student, SHAPE), 4, 8)
+
+
+def objective(small: Callable[[], nn.Module], **phase: object) -> Objective:
+    student, known = network(small)
+    described = Phase.model_validate({"epochs": 1, **phase})
+    methods: dict[str, Method] = {use.name: Two(MethodConfig(), known, None) for use in described.methods}
+    return Objective(student, methods, described, known)
+
+
+def run(objective: Objective, progress: float = 0.0) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    with objective:
+        return objective(torch.randn(8, *SHAPE), torch.arange(8) % 4, torch.arange(8), None, 0, progress)
+
+
+def test_objective_is_the_weighed_sum_of_its_terms(small: Callable[[], nn.Module]) -> None:
+    one = objective(small, cross_entropy={"weight": 0.5}, methods=[{"name": "two", "weight": 10}])
+    total, terms, _ = run(one)
+    assert list(terms) == ["cross_entropy", "two/fixed", "two/own"]
+    assert total.item() == pytest.approx(0.5 * terms["cross_entropy"].item() + 10 * (2 + 3))
+
+
+def test_objective_cross_entropy_of_an_undecided_student_is_the_logarithm_of_the_classes(
+    small: Callable[[], nn.Module],
+) -> None:
+    one = objective(small)
+    with torch.no_grad():
+        one.student.linear.weight.zero_()
+        one.student.linear.bias.zero_()
+    _, terms, right = run(one)
+    assert terms["cross_entropy"].item() == pytest.approx(math.log(4))
+    assert right.item() == 2  # every answer is class 0, which two of the eight images have
+
+
+def test_objective_weights_follow_their_schedules(small: Callable[[], nn.Module]) -> None:
+    two = {"name": "two", "weight": 4, "schedule": {"start": 0.5}}
+    one = objective(small, cross_entropy={"schedule": {"end": 0.5, "warmup": 0.5}}, methods=[two])
+    assert one.weights(0.25) == {"cross_entropy": 0.5, "two": 0}
+    assert one.weights(0.75) == {"cross_entropy": 0, "two": 4}
+
+
+def test_objective_trains_student_and_methods(small: Callable[[], nn.Module]) -> None:
+    one = objective(small, methods=[{"name": "two", "weight": 10}])
+    total, _, _ = run(one)
+    total.backward()
+    assert one.methods["two"].own.grad.item() == pytest.approx(10)
+    assert all(p.grad is not None for p in one.student.parameters())
+
+
+def test_objective_taps_the_student_only_inside_its_block(small: Callable[[], nn.Module]) -> None:
+    one = objective(small, methods=[{"name": "two"}])
+    run(one)
+    assert not any(module._forward_hooks for module in one.student.modules())
+
+
+def test_objective_smooths_labels(small: Callable[[], nn.Module]) -> None:
+    one = objective(small, cross_entropy={"label_smoothing": 1.0})
+    one.eval()
+    with one:
+        logits = one.student(torch.ones(4, *SHAPE))
+        _, terms, _ = one(torch.ones(4, *SHAPE), torch.arange(4), torch.arange(4), None, 0, 0.0)
+    assert terms["cross_entropy"].item() == pytest.approx(-logits.log_softmax(1).mean().item(), rel=1e-5)
+
+
+def test_build_methods_reads_their_options(small: Callable[[], nn.Module]) -> None:
+    _, known = network(small)
+    built = build_methods([MethodUse(name="logits", options={"temperature": 2})], known, known)
+    assert built["logits"].config.temperature == 2
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (MethodUse(name="logits"), "method 'logits' needs a teacher"),
+        (MethodUse(name="self_distill", options={"alfa": 1}), "options of method 'self_distill'"),
+    ],
+)
+def test_build_methods_says_what_is_wrong(use: MethodUse, message: str, small: Callable[[], nn.Module]) -> None:
+    _, known = network(small)
+    with pytest.raises(ModelError, match=message):
+        build_methods([use], known, None)
+
+
+def test_methods_are_found_in_their_package() -> None:
+    assert {"attention", "logits", "self_distill"} <= set(METHODS.names())
