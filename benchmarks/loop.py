@@ -17,58 +17,20 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
-import torch.nn.functional as F
-from PIL import Image
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from torchvision import transforms
+from contenders import Epoch, Pair, Setting, bare_epoch, images, kdedge_epoch, naive_epoch
 
-from kdedge.core.console import progress_bar, show_table
-from kdedge.core.recipe import Augment, CrossEntropy, Data, MethodUse, Normalize, Optimizer, Phase, Run
+from kdedge.core.console import show_table
 from kdedge.core.rundir import write_json, write_text
-from kdedge.data.build import Dataset, ImageSet
-from kdedge.distill.job import Job, make_fabric
-from kdedge.distill.teachers import FrozenTeacher
-from kdedge.distill.trainer import PhaseRun
-from kdedge.models.zoo import build_model
 from kdedge.pipeline.environment import environment
 
 RESULTS = Path(__file__).parent / "results"
-SHAPE, CLASSES, PADDING = (3, 32, 32), 10, 4
-NORMALIZE = Normalize(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
-LR, MOMENTUM, DECAY, LABELS, KD, TEMPERATURE = 0.01, 0.9, 5e-4, 0.1, 0.9, 4.0
-WORKERS = 2
-Epoch = Callable[[], object]
-
-
-@dataclass(frozen=True)
-class Pair:
-    student: str
-    conv: str
-    teacher: str
-
-    def __str__(self) -> str:
-        return f"{self.student} ({self.conv}) from {self.teacher}"
-
-
-@dataclass(frozen=True)
-class Setting:
-    device: torch.device
-    threads: int
-    batch: int
-    channels_last: bool
-    rounds: int
-    seconds: float
-    """Of each contender in each round, about."""
-
-
 PAIRS = (Pair("resnet8", "depthwise", "resnet20"), Pair("resnet20", "dense", "resnet56"))
 """A light pair, in which what surrounds the networks shows most, and the usual one."""
 
@@ -80,6 +42,8 @@ class Result:
     """Of one contender in one round."""
     images_per_second: dict[str, list[float]]
     """By contender, a figure a round."""
+    others: float = 0.0
+    """CPUs that other processes kept busy meanwhile."""
 
     def median(self, name: str) -> float:
         return statistics.median(self.images_per_second[name])
@@ -88,141 +52,6 @@ class Result:
         """kdedge's speed over the contender's, a figure a round."""
         rounds = self.images_per_second
         return [ours / other for ours, other in zip(rounds["kdedge"], rounds[name], strict=True)]
-
-
-def networks(pair: Pair) -> tuple[nn.Module, nn.Module]:
-    """Fresh ones with the same weights each time; speed does not depend on training."""
-    torch.manual_seed(0)
-    student = build_model(pair.student, {"conv": pair.conv}, CLASSES, SHAPE)
-    return student, build_model(pair.teacher, {}, CLASSES, SHAPE)
-
-
-def images(count: int) -> ImageSet:
-    draw = torch.Generator().manual_seed(0)
-    pixels = torch.randint(256, (count, *SHAPE), dtype=torch.uint8, generator=draw)
-    return ImageSet(pixels, torch.randint(CLASSES, (count,), generator=draw), torch.arange(count))
-
-
-class Bare:
-    """What one writes by hand: nothing but the math."""
-
-    def __init__(self, pair: Pair, setting: Setting) -> None:
-        self.layout = torch.channels_last if setting.channels_last else torch.contiguous_format
-        self.device = setting.device
-        self.student, self.teacher = (n.to(self.device).to(memory_format=self.layout) for n in networks(pair))
-        self.teacher.eval().requires_grad_(False)
-        parameters = self.student.parameters()
-        self.optimizer = torch.optim.SGD(parameters, lr=LR, momentum=MOMENTUM, weight_decay=DECAY, fused=True)
-        std, mean = (torch.tensor(v, device=self.device).view(1, -1, 1, 1) for v in (NORMALIZE.std, NORMALIZE.mean))
-        self.scale, self.shift = 1 / (255 * std), -mean / std
-
-    def step(self, images: Tensor, labels: Tensor) -> None:
-        """`images`: normalized."""
-        images = images.contiguous(memory_format=self.layout)
-        with torch.no_grad():
-            target = F.log_softmax(self.teacher(images) / TEMPERATURE, dim=1)
-        logits = self.student(images)
-        soft = F.log_softmax(logits / TEMPERATURE, dim=1)
-        kd = TEMPERATURE**2 * F.kl_div(soft, target, reduction="batchmean", log_target=True)
-        loss = LABELS * F.cross_entropy(logits, labels) + KD * kd
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-
-    def epoch(self, images: Tensor, labels: Tensor, batch: int) -> None:
-        """`images`: uint8, on the device like the labels."""
-        for rows in torch.split(torch.randperm(len(images), device=self.device), batch):
-            pixels = crop_and_mirror(images[rows])
-            self.step(pixels.float().mul_(self.scale).add_(self.shift), labels[rows])
-
-
-def crop_and_mirror(images: Tensor) -> Tensor:
-    count, _, height, width = images.shape
-    windows = F.pad(images, [PADDING] * 4).unfold(2, height, 1).unfold(3, width, 1)
-    top, left = torch.randint(2 * PADDING + 1, (2, count), device=images.device)
-    cropped = windows[torch.arange(count, device=images.device), :, top, left]
-    return torch.where(torch.rand(count, 1, 1, 1, device=images.device) < 0.5, cropped.flip(3), cropped)
-
-
-class Pictures(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """One image at a time through PIL."""
-
-    def __init__(self, part: ImageSet) -> None:
-        self.pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in part.images]
-        self.labels = part.labels.tolist()
-        self.transform = transforms.Compose(
-            [
-                transforms.RandomCrop(32, padding=PADDING),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize(NORMALIZE.mean, NORMALIZE.std),
-            ]
-        )
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(self.pictures[index]), self.labels[index]
-
-
-def bare_epoch(pair: Pair, setting: Setting, part: ImageSet) -> Epoch:
-    bare = Bare(pair, setting)
-    pixels, labels = part.images.to(setting.device), part.labels.to(setting.device)
-    return lambda: bare.epoch(pixels, labels, setting.batch)
-
-
-def naive_epoch(pair: Pair, setting: Setting, part: ImageSet) -> Epoch:
-    bare = Bare(pair, setting)
-    pinned = setting.device.type == "cuda"
-    loader = DataLoader(
-        Pictures(part), setting.batch, shuffle=True, num_workers=WORKERS, pin_memory=pinned, persistent_workers=True
-    )
-
-    def epoch() -> None:
-        for batch in loader:
-            bare.step(*(tensor.to(setting.device, non_blocking=True) for tensor in batch))
-
-    return epoch
-
-
-@contextmanager
-def kdedge_epoch(pair: Pair, setting: Setting, part: ImageSet) -> Iterator[Epoch]:
-    """Epochs of a phase as the trainer runs them; the work between epochs (validation, checkpoint) is not among it."""
-    job = make_job(pair, setting, part)
-    run = PhaseRun(make_fabric(job.run), job, 0, 0, None, None)
-    steps = len(run.loader)
-    numbers = iter(range(job.phases[0].epochs))
-    with run.objective, run.teacher_tap() as tap, progress_bar(job.label, steps, shown=False) as bar:
-        yield lambda: run.run_epoch(next(numbers), tap, bar)
-
-
-def make_job(pair: Pair, setting: Setting, part: ImageSet) -> Job:
-    student, teacher = networks(pair)
-    phase = Phase(
-        epochs=setting.rounds + 1,
-        batch=setting.batch,
-        optimizer=Optimizer(lr=LR, momentum=MOMENTUM, weight_decay=DECAY),
-        cross_entropy=CrossEntropy(weight=LABELS),
-        methods=(MethodUse(name="logits", weight=KD, options={"temperature": TEMPERATURE}),),
-    )
-    names = tuple(map(str, range(CLASSES)))
-    return Job(
-        label="benchmark",
-        student=student,
-        dataset=Dataset("random", part, part, part, names, NORMALIZE, SHAPE),
-        data=Data(name="random", augment=Augment(crop_padding=PADDING, flip=True)),
-        phases=(phase,),
-        run=Run(
-            accelerator="cuda" if setting.device.type == "cuda" else "cpu",
-            threads=setting.threads,
-            channels_last=setting.channels_last,
-        ),
-        seed=0,
-        folder=RESULTS,
-        identity="",
-        teacher=FrozenTeacher(teacher, NORMALIZE),
-    )
 
 
 def seconds_of(epoch: Epoch, device: torch.device) -> float:
@@ -240,10 +69,9 @@ def wait(device: torch.device) -> None:
 
 def steps_a_round(pair: Pair, setting: Setting) -> int:
     """How many steps of the bare loop take about as long as asked."""
-    trial = 3
-    epoch = bare_epoch(pair, setting, images(trial * setting.batch))
-    seconds_of(epoch, setting.device)
-    return max(2, round(setting.seconds * trial / seconds_of(epoch, setting.device)))
+    epoch = bare_epoch(pair, setting, images(setting.batch))
+    quickest = min(seconds_of(epoch, setting.device) for _ in range(5))  # the first few warm up, others may disturb
+    return max(2, round(setting.seconds / quickest))
 
 
 def compare(pair: Pair, setting: Setting) -> Result:
@@ -265,12 +93,32 @@ def compare(pair: Pair, setting: Setting) -> Result:
     return Result(pair, steps, speeds)
 
 
+def watched(measure: Callable[[Pair, Setting], Result], pair: Pair, setting: Setting) -> Result:
+    """With the work of other processes meanwhile; this one's workers have ended, and are counted, when it returns."""
+    began, busy, own = time.perf_counter(), busy_seconds(), own_seconds()
+    result = measure(pair, setting)
+    others = busy_seconds() - busy - (own_seconds() - own)
+    return replace(result, others=max(0.0, others / (time.perf_counter() - began)))
+
+
+def busy_seconds() -> float:
+    """Of all CPUs together, since the machine started."""
+    spent = psutil.cpu_times()
+    return spent.user + spent.system
+
+
+def own_seconds() -> float:
+    """Of this process and of those of its children that have ended."""
+    return sum(os.times()[:4])
+
+
 def rows(results: Sequence[Result]) -> list[list[str]]:
     return [
         [
             str(result.pair),
             *(f"{result.median(name):.0f}" for name in ("bare", "kdedge", "naive")),
             *(spread(result.ratios(name)) for name in ("bare", "naive")),
+            f"{result.others:.2f}",
         ]
         for result in results
     ]
@@ -280,7 +128,7 @@ def spread(ratios: Sequence[float]) -> str:
     return f"{statistics.median(ratios):.3f} ({min(ratios):.3f}..{max(ratios):.3f})"
 
 
-COLUMNS = ["student and teacher", "bare", "kdedge", "naive", "kdedge / bare", "kdedge / naive"]
+COLUMNS = ["student and teacher", "bare", "kdedge", "naive", "kdedge / bare", "kdedge / naive", "others"]
 
 
 def machine(setting: Setting) -> dict[str, Any]:
@@ -296,7 +144,8 @@ def markdown(results: Sequence[Result], setting: Setting, record: dict[str, Any]
         "",
         f"Written by `python benchmarks/loop.py`. Batches of {setting.batch}, images 3x32x32, fp32, "
         f"channels_last {'on' if setting.channels_last else 'off'}. "
-        f"Medians of {setting.rounds} rounds; ratios within a round: median (least..greatest).",
+        f"Medians of {setting.rounds} rounds; ratios within a round: median (least..greatest). "
+        "Others: CPUs that other processes kept busy meanwhile; near 0, or the figures say little.",
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|---" + "|---:" * (len(COLUMNS) - 1) + "|",
@@ -336,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(setting.threads)
     pairs = [Pair(given.student, given.conv, given.teacher)] if given.student else PAIRS
     before = os.getloadavg()[0]
-    results = [compare(pair, setting) for pair in pairs]
+    results = [watched(compare, pair, setting) for pair in pairs]
     record = machine(setting) | {"load average before": round(before, 2), "after": round(os.getloadavg()[0], 2)}
     show_table(f"images a second on {kind}", COLUMNS, rows(results), "\n".join(described(record)))
     out = given.json or RESULTS / f"loop-{kind}{'-channels_last' if setting.channels_last else ''}.json"

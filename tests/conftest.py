@@ -1,12 +1,16 @@
 """What every test shares: two quiet cores, a cache of its own, no network, and components that may be missing."""
 
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import Forkserver
+from mini import Finished, finish
 
 CACHE = tempfile.TemporaryDirectory(prefix="kdedge-tests-")
 os.environ["KDEDGE_CACHE"] = CACHE.name
@@ -26,6 +30,25 @@ def needs() -> Callable[[object, str], None]:
             (pytest.fail if os.environ.get("KDEDGE_STRICT") == "1" else pytest.skip)(how)
 
     return check
+
+
+@pytest.fixture(scope="session")
+def forkserver() -> Forkserver:
+    """Runs kdedge commands in processes that need not import torch anew."""
+    return Forkserver()
+
+
+@pytest.fixture(scope="session")
+def finished(forkserver: Forkserver, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A small recipe and all that `kdedge run` made of it; to be read only."""
+    return finish(forkserver, tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture
+def copied(finished: Finished, tmp_path: Path) -> Finished:
+    """A copy of it that a test may change."""
+    shutil.copytree(finished.folder, tmp_path, dirs_exist_ok=True)
+    return Finished(tmp_path, finished.killed, finished.completed)
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """What a network answers on a set of images."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -9,7 +10,12 @@ from kdedge.core.recipe import Normalize
 from kdedge.data.build import FolderSet, ImageSet
 from kdedge.data.loader import Normalizer, eval_batches
 
-EVAL_BATCH = 500
+BATCH, VALUES = 500, 2**23
+"""Images at a time, at most; fewer of large ones, so that no more than this many pixel values are in a batch."""
+
+
+def batch_size(images: ImageSet | FolderSet) -> int:
+    return max(1, min(BATCH, VALUES // math.prod(images.image_shape)))
 
 
 @torch.no_grad()
@@ -18,7 +24,7 @@ def answers(
 ) -> tuple[Tensor, Tensor]:
     """Outputs (N, K) in float32 and labels (N,), both on the CPU, in the set's order."""
     outputs, labels = [], []
-    for batch in eval_batches(images, EVAL_BATCH, device, workers).epoch(0):
+    for batch in eval_batches(images, batch_size(images), device, workers).epoch(0):
         outputs.append(forward(batch.images).float().cpu())
         labels.append(batch.labels.cpu())
     return torch.cat(outputs), torch.cat(labels)
@@ -38,5 +44,5 @@ def predict(
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Top-1 as a fraction."""
-    return (logits.argmax(1) == labels).float().mean().item()
+    """Top-1 as a fraction, in double precision: a budget of 0.95 is kept by 19 of 20."""
+    return int((logits.argmax(1) == labels).sum()) / len(labels)

@@ -1,8 +1,10 @@
 """Training in several processes of this machine that end as one: with the first error of any, or together."""
 
+import os
 import pickle
+import threading
 from collections.abc import Callable
-from multiprocessing import SimpleQueue, active_children
+from multiprocessing import SimpleQueue, active_children, parent_process
 from typing import Any, cast
 
 from lightning_fabric import Fabric
@@ -40,9 +42,18 @@ def launch(fabric: Fabric, function: Callable[..., None], *arguments: Any) -> No
 
 def reporting(fabric: Fabric, work: bytes, errors: "SimpleQueue[KdedgeError]") -> None:
     """What each process runs: an error that is the user's crosses as it is, not as a traceback."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
     function, arguments = pickle.loads(work)  # noqa: S301  (what the starting process has just written)
     try:
         function(fabric, *arguments)
     except KdedgeError as error:
         errors.put(error)
         raise
+
+
+def end_with_parent() -> None:
+    """Without the one that started it, a process would train on unseen, in a folder that is no longer locked."""
+    parent = parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)

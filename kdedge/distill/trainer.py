@@ -7,8 +7,7 @@ from typing import NoReturn, cast
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
-from torch.optim.swa_utils import get_ema_multi_avg_fn as moving_average
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kdedge.core import console
 from kdedge.core.rundir import check_disk
@@ -98,7 +97,8 @@ class PhaseRun:
     def make_average(self) -> AveragedModel | None:
         if self.phase.ema is None:
             return None
-        return AveragedModel(self.job.student, multi_avg_fn=moving_average(self.phase.ema), use_buffers=True)
+        blend = get_ema_multi_avg_fn(self.phase.ema)  # type: ignore[no-untyped-call]
+        return AveragedModel(self.job.student, multi_avg_fn=blend, use_buffers=True)
 
     def teacher_tap(self) -> FeatureTap | nullcontext[None]:
         network = self.job.networks()[1]

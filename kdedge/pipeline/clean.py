@@ -5,20 +5,25 @@ from pathlib import Path
 
 from kdedge.core import console
 from kdedge.core.console import size
-from kdedge.core.rundir import RUNS, cache_folder
+from kdedge.core.rundir import RUNS, RunDir, cache_folder
 
 
 def run(remove: bool, runs: Path = RUNS) -> None:
-    """List every run here and every cached teacher; with `remove`, delete them."""
+    """List every run here and every cached teacher; with `remove`, delete them.
+
+    Raises:
+        KdedgeError: one of them is being worked in.
+    """
     folders = [
         path for path in (*sorted(runs.glob("*")), *sorted((cache_folder() / "teachers").glob("*"))) if path.is_dir()
     ]
     sizes = {path: sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) for path in folders}
+    if remove:
+        for path in folders:
+            with RunDir(path).locked():
+                shutil.rmtree(path)
     title = "removed" if remove else "would be removed"
     console.show_table(title, ("folder", "bytes"), [[str(path), size(count)] for path, count in sizes.items()])
     console.emit({"removed": remove, "folders": {str(path): count for path, count in sizes.items()}})
-    if remove:
-        for path in folders:
-            shutil.rmtree(path)
-    elif folders:
+    if folders and not remove:
         console.say(f"{size(sum(sizes.values()))} in all; kdedge clean --yes removes them")

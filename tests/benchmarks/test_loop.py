@@ -5,6 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from kdedge.core.console import progress_bar
+from kdedge.core.recipe import Data
+from kdedge.distill.job import make_fabric
+from kdedge.distill.trainer import PhaseRun
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PAIR = ["--student", "resnet8", "--conv", "depthwise", "--teacher", "resnet8"]
 TINY = ["--device", "cpu", *PAIR, "--batch", "4", "--rounds", "2", "--seconds", "0.001", "--threads", "1"]
@@ -12,7 +17,7 @@ TINY = ["--device", "cpu", *PAIR, "--batch", "4", "--rounds", "2", "--seconds", 
 
 @pytest.fixture
 def loop(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))  # its workers import it by name
+    monkeypatch.syspath_prepend(str(BENCHMARKS))  # it imports its neighbor, and its workers do, by name
     threads = torch.get_num_threads()
     yield importlib.import_module("loop")
     torch.set_num_threads(threads)
@@ -44,14 +49,15 @@ def test_ratios_are_taken_within_a_round(loop):
 
 def test_bare_and_kdedge_take_the_same_step(loop):
     """From the same weights and images, one update each; without augmentation, which they draw differently."""
+    contenders = importlib.import_module("contenders")
     setting = loop.Setting(torch.device("cpu"), 1, 4, False, 1, 0.0)
     part = loop.images(4)
-    job = loop.make_job(loop.PAIRS[0], setting, part)
-    job.data = job.data.model_copy(update={"augment": loop.Augment()})
-    run = loop.PhaseRun(loop.make_fabric(job.run), job, 0, 0, None, None)
-    with run.objective, run.teacher_tap() as tap, loop.progress_bar("", 1, shown=False) as bar:
+    job = contenders.make_job(loop.PAIRS[0], setting, part)
+    job.data = Data(name="random")
+    run = PhaseRun(make_fabric(job.run), job, 0, 0, None, None)
+    with run.objective, run.teacher_tap() as tap, progress_bar("", 1, shown=False) as bar:
         run.run_epoch(0, tap, bar)
-    bare = loop.Bare(loop.PAIRS[0], setting)
+    bare = contenders.Bare(loop.PAIRS[0], setting)
     bare.step(run.normalize(part.images), part.labels)
     for ours, other in zip(job.student.parameters(), bare.student.parameters(), strict=True):
         torch.testing.assert_close(ours, other, rtol=1e-4, atol=1e-6)

@@ -1,8 +1,9 @@
+import pytest
 import torch
 from torch import nn
 
-from kdedge.data.build import Dataset
-from kdedge.distill.evaluate import accuracy, predict
+from kdedge.data.build import Dataset, FolderSet
+from kdedge.distill.evaluate import accuracy, batch_size, predict
 
 CPU = torch.device("cpu")
 
@@ -22,6 +23,16 @@ class Brightness(nn.Module):
 def test_accuracy_is_a_share() -> None:
     logits = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
     assert accuracy(logits, torch.tensor([0, 0, 0, 1])) == 0.75
+
+
+def test_accuracy_is_the_exact_fraction_that_a_budget_names() -> None:
+    assert accuracy(torch.eye(20), torch.tensor([1, *range(1, 20)])) == 0.95
+
+
+@pytest.mark.parametrize(("side", "expected"), [(8, 500), (32, 500), (224, 55), (4096, 1)])
+def test_batch_of_large_images_is_smaller(side: int, expected: int) -> None:
+    nothing = torch.empty(0, dtype=torch.int64)
+    assert batch_size(FolderSet((), nothing, nothing, side)) == expected  # 2**23 values, of 3 * side * side an image
 
 
 def test_predict_normalizes_and_keeps_the_order_of_the_set(dataset: Dataset) -> None:

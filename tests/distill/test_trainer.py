@@ -1,11 +1,8 @@
-"""The loop itself, in this process: what a step does, what a phase hands on, what stops it."""
+"""The loop itself, in this process: what a step does and what a phase hands on."""
 
 import csv
-import gc
-import shutil
-import weakref
-from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kdedge.core.errors import KdedgeError, TrainingError
 from kdedge.core.recipe import Normalize
 from kdedge.data.build import Dataset
 from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Step
@@ -76,12 +72,19 @@ def test_training_of_another_identity_starts_anew(make_job: MakeJob) -> None:
     assert len(rows(job)) == 1
 
 
-def test_longer_training_goes_on_from_the_finished_one(make_job: MakeJob) -> None:
-    """With a constant rate nothing but the number of epochs differs, so the first ones are the same."""
-    train(make_job({"epochs": 2, "optimizer": PLAIN}))
-    job = make_job({"epochs": 3, "optimizer": PLAIN})
+def test_longer_training_goes_on_from_the_finished_one(
+    make_job: MakeJob, small: Callable[[], nn.Module], tmp_path: Path
+) -> None:
+    """The rate is constant, so that only the number of epochs differs; dropout draws from the random state."""
+
+    def job_of(epochs: int, folder: str) -> Job:
+        student = small()
+        student.stage1 = nn.Sequential(student.stage1, nn.Dropout(0.5))
+        return make_job({"epochs": epochs, "optimizer": PLAIN}, student=student, folder=tmp_path / folder)
+
+    train(job_of(2, "in two starts"))
+    job, whole = job_of(3, "in two starts"), job_of(3, "at once")
     train(job)
-    whole = make_job({"epochs": 3, "optimizer": PLAIN}, folder=job.folder.parent / "whole")
     train(whole)
     paths = [each.folder / "weights.safetensors" for each in (job, whole)]
     assert paths[0].read_bytes() == paths[1].read_bytes()
@@ -125,8 +128,6 @@ def test_moving_average_is_that_of_the_weights_after_each_step(make_job: MakeJob
         if value.is_floating_point():  # the first step sets it; then 3/4 of it and 1/4 of the new weights
             by_hand = 0.75 * (0.75 * seen[0][key] + 0.25 * seen[1][key]) + 0.25 * seen[2][key]
             torch.testing.assert_close(value, by_hand)
-        else:
-            assert torch.equal(value, seen[2][key])
 
 
 def test_moving_average_is_what_counts_and_is_handed_to_the_next_phase(make_job: MakeJob) -> None:
@@ -207,108 +208,24 @@ class Asked(Method):
 NOTED: list[tuple[Tensor, Tensor]] = []
 
 
-class Poison(Method):
-    """A term that stops being a number after so many steps."""
-
-    Config = MethodConfig
-    needs_teacher = False
-    steps = 0
-
-    def __init__(self, config: MethodConfig, student: Network, teacher: Network | None) -> None:
-        super().__init__(config, student, teacher)
-
-    def loss(self, step: Step) -> dict[str, Tensor]:
-        Poison.steps += 1
-        scale = float("nan") if Poison.steps == 7 else 0.0
-        return {"poison/slow": scale * step.student.logits.sum()}
-
-
-@pytest.fixture(autouse=True)
-def temporary_methods(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
+    """Makes the method known, and gives what it notes."""
     METHODS.names()
-    monkeypatch.setattr(METHODS, "_entries", METHODS._entries | {"asked": Asked, "poison": Poison})
-    monkeypatch.setattr(Poison, "steps", 0)
+    monkeypatch.setattr(METHODS, "_entries", METHODS._entries | {"asked": Asked})
     NOTED.clear()
-    return
+    return NOTED
 
 
-def test_teacher_sees_the_batch_in_its_own_normalization(make_job: MakeJob, dataset: Dataset) -> None:
+def test_teacher_sees_the_batch_in_its_own_normalization(
+    make_job: MakeJob, dataset: Dataset, asked: list[tuple[Tensor, Tensor]]
+) -> None:
     network = build_model("resnet8", {}, 4, dataset.image_shape)
     own = Normalize(mean=(0.1,), std=(0.5,))
     train(make_job({"epochs": 1, "methods": [{"name": "asked"}]}, teacher=FrozenTeacher(network, own)))
-    indices, answers = NOTED[0]
+    indices, answers = asked[0]
     images = (dataset.train.images[indices].float() / 255 - 0.1) / 0.5
     torch.testing.assert_close(answers, network.eval()(images), rtol=1e-4, atol=1e-5)
-
-
-def test_loss_that_is_not_finite_stops_the_training_and_names_the_term(make_job: MakeJob) -> None:
-    job = make_job({"epochs": 3, "methods": [{"name": "poison"}]})  # four steps an epoch
-    with pytest.raises(TrainingError, match=r"'poison/slow' is not finite: first in epoch 2, step 3"):
-        train(job)
-    assert [path.name for path in job.checkpoints.iterdir()] == ["epoch-0001"]
-    assert len(rows(job)) == 1
-    kept = load_file(job.checkpoints / "epoch-0001/student.safetensors")
-    assert all(value.isfinite().all() for value in kept.values())
-
-
-def test_learning_rate_that_is_too_high_is_told_by_the_term_it_breaks(make_job: MakeJob) -> None:
-    with pytest.raises(TrainingError, match="'cross_entropy' is not finite: first in epoch 1") as caught:
-        train(make_job({"epochs": 2, "optimizer": {"lr": 1e30}}))
-    assert caught.value.exit_code == 2
-    assert "lower optimizer.lr" in str(caught.value)
-
-
-class Hungry(nn.Module):
-    """Takes up to 16 images; what a failed step made is let go before the next attempt."""
-
-    def __init__(self, inner: nn.Module, error: Exception) -> None:
-        super().__init__()
-        self.inner, self.error = inner, error
-        self.feature_points = inner.feature_points
-        self.made: list[weakref.ref[Tensor]] = []
-
-    def forward(self, images: Tensor) -> Tensor:
-        gc.collect()
-        assert not any(reference() is not None for reference in self.made), "a failed step is still in memory"
-        answer: Tensor = self.inner(images)
-        if self.training and len(images) > 16:
-            self.made.append(weakref.ref(answer))
-            raise type(self.error)(*self.error.args)
-        return answer
-
-
-CPU_ERROR = RuntimeError(
-    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"
-)
-
-
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), CPU_ERROR], ids=["cuda", "cpu"])
-def test_out_of_memory_names_a_batch_that_fits(
-    make_job: MakeJob, small: Callable[[], nn.Module], error: Exception
-) -> None:
-    job = make_job({"epochs": 1}, {"epochs": 1, "batch": 64}, student=Hungry(small(), error))
-    with pytest.raises(TrainingError) as caught:
-        train(job)
-    assert str(caught.value) == (
-        "student: out of memory: a batch of 64 does not fit; one of 16 does\n  --set phases.1.batch=16"
-    )
-
-
-def test_an_error_that_is_not_about_memory_keeps_its_traceback(
-    make_job: MakeJob, small: Callable[[], nn.Module]
-) -> None:
-    job = make_job({"epochs": 1, "batch": 64}, student=Hungry(small(), RuntimeError("a bug")))
-    with pytest.raises(RuntimeError, match="a bug"):
-        train(job)
-
-
-def test_training_asks_for_disk_space_before_it_starts(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 2**20, 2**20))
-    job = make_job({"epochs": 1})
-    with pytest.raises(KdedgeError, match=r"has 1 MiB of free disk: the run may write up to 32 MiB"):
-        train(job)
-    assert not job.folder.exists()
 
 
 @pytest.mark.parametrize("run", [{"precision": "bf16-mixed"}, {"channels_last": True}], ids=["bf16", "channels_last"])

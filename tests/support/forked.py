@@ -20,6 +20,8 @@ PRELOAD = [
     "kdedge.cli",
     "kdedge.pipeline.distill",
     "kdedge.pipeline.whole",
+    "kdedge.pipeline.export",
+    "kdedge.pipeline.report",
     "lightning_fabric.strategies.launchers.multiprocessing",
     "sklearn.datasets",
     "torch.utils.tensorboard",

@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kdedge.core.recipe import Data, Export
+from kdedge.data.build import build_data
+from kdedge.pipeline import arrays
+from kdedge.pipeline.arrays import read_arrays, spread, write_arrays
+
+
+@pytest.mark.parametrize(
+    ("available", "wanted", "by_hand"),
+    [(5, 5, [0, 1, 2, 3, 4]), (3, 10, [0, 1, 2]), (9, 3, [0, 4, 8]), (9, 1, [0]), (11, 2, [0, 10])],
+)
+def test_spread_takes_evenly_from_first_to_last(available: int, wanted: int, by_hand: list[int]) -> None:
+    assert list(spread(available, wanted)) == by_hand
+
+
+def test_arrays_are_the_images_as_the_model_takes_them(tmp_path: Path) -> None:
+    dataset = build_data(Data(name="digits"), 0)
+    names = write_arrays(dataset, Export.model_validate({"calibration": {"images": 40}}), tmp_path / "arrays")
+    assert names == ["arrays/calibration.npz", "arrays/eval.npz"]
+    kept = read_arrays(tmp_path / "arrays/eval.npz")
+    pixels = dataset.test.images.numpy().astype(np.float64)
+    mean, std = dataset.normalize.mean[0], dataset.normalize.std[0]
+    np.testing.assert_allclose(kept.images, (pixels / 255 - mean) / std, rtol=1e-4, atol=1e-5)
+    assert kept.images.dtype == np.float32
+    assert np.array_equal(kept.labels, dataset.test.labels.numpy())
+    assert np.array_equal(kept.ids, np.arange(360))
+
+
+def test_calibration_is_on_training_images(tmp_path: Path) -> None:
+    dataset = build_data(Data(name="digits"), 0)
+    write_arrays(dataset, Export.model_validate({"calibration": {"images": 40}, "preprocess": True}), tmp_path)
+    kept = read_arrays(tmp_path / "calibration.npz")
+    assert len(kept.images) == 40
+    chosen = dataset.train.images[torch.as_tensor(kept.ids)]
+    assert np.array_equal(kept.images, chosen.permute(0, 2, 3, 1).numpy())
+
+
+def test_arrays_are_pixels_when_the_graph_prepares_them(tmp_path: Path) -> None:
+    dataset = build_data(Data(name="digits"), 0)
+    write_arrays(dataset, Export(preprocess=True), tmp_path)
+    images = read_arrays(tmp_path / "eval.npz").images
+    assert (images.dtype, images.shape) == (np.uint8, (360, 8, 8, 1))
+    assert np.array_equal(images[..., 0], dataset.test.images[:, 0].numpy())
+
+
+def test_evaluation_of_a_large_set_is_on_an_even_selection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "LIMIT", 4 * 64 * 100)  # one hundred images of 64 floats
+    dataset = build_data(Data(name="digits"), 0)
+    write_arrays(dataset, Export(), tmp_path)
+    kept = read_arrays(tmp_path / "eval.npz")
+    assert len(kept.images) == 100
+    assert (kept.ids[0], kept.ids[-1]) == (0, 359)
+    assert np.array_equal(kept.labels, dataset.test.labels.numpy()[kept.ids])

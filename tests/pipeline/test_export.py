@@ -1,0 +1,82 @@
+"""What stops an export, and what it can be asked for."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from forked import Forkserver
+from mini import Finished
+
+from kdedge.core.errors import ModelError
+from kdedge.core.load import load_recipe
+from kdedge.core.recipe import Export
+from kdedge.engine.base import backend
+from kdedge.pipeline.export import Exporting
+from kdedge.pipeline.project import open_project, reopen
+
+
+def test_hop_that_loses_too_much_ends_the_run_with_what_it_lost(forkserver: Forkserver, copied: Finished) -> None:
+    changes = ("--set", "export.precisions=[fp32, fp16]", "--set", "export.tolerance.fp16.max_error=0")
+    before = reopen(copied.run).run.manifest.commands["export"]
+    code, process = forkserver.run(["run", "mini.yaml", *changes], copied.folder)
+    assert code == 2
+    assert "error: a hop loses more than the recipe tolerates: onnx-fp16 against onnx-fp32: outputs differ by " in (
+        process.stderr
+    )
+    assert "of the largest one, limit 0\n  see export.tolerance" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert copied.json("export.json")["hops"][2]["problems"]
+    assert reopen(copied.run).run.manifest.commands["export"] == before
+
+
+def test_preset_is_exported_instead_of_the_recipes_section(forkserver: Forkserver, copied: Finished) -> None:
+    preset = copied.folder / "pixels.yaml"
+    preset.write_text("precisions: [fp32]\npreprocess: true\ndynamic_batch: false\nopset: 19\n")
+    code, process = forkserver.run(["export", "--preset", "pixels.yaml"], copied.folder)
+    assert code == 0, process.stderr
+    assert copied.json("export.json")["opset"] == 19
+    assert sorted(copied.json("export.json")["onnx"]) == ["fp32", "teacher"]
+    hops = {hop["name"]: hop for hop in copied.json("export.json")["hops"]}
+    assert hops["onnx-fp32"]["agreement"] == 1
+    assert hops["engine-fp32"]["quality"]["top1"] == copied.json("training.json")["student"]["top1"]
+    with backend("ort").open(copied.run / "export/student.fp32.onnx", {}) as session:
+        assert session.inputs[0].dtype == "uint8"
+        assert session.inputs[0].shape[0] == 1
+
+
+def test_engine_that_is_int8_in_name_only_is_refused(copied: Finished) -> None:
+    project = reopen(copied.run)
+    work = Exporting(project, None)  # type: ignore[arg-type]  (nothing here needs images)
+    shutil.copyfile(copied.run / "export/student.fp32.onnx", copied.run / "export/student.int8.onnx")
+    with pytest.raises(ModelError, match=r"student\.int8\..* was asked for in int8: it was built with"):
+        work.keep("int8", copied.run / "export/student.int8.onnx")
+
+
+def test_damaged_weights_are_an_error_that_names_the_file(copied: Finished) -> None:
+    weights = copied.run / "student/weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-9])
+    project = open_project(load_recipe(str(copied.recipe)), copied.folder / "runs")
+    from kdedge.pipeline.export import run
+
+    with pytest.raises(ModelError, match=r"student/weights\.safetensors"):
+        run(project)
+
+
+def test_engine_runs_on_the_arrays_that_are_kept(finished: Finished) -> None:
+    """The arrays, the engine and the predictions of a run fit each other: nothing else is needed on a device."""
+    engine = finished.run / finished.json("export.json")["engines"]["int8"]["path"]
+    with (
+        np.load(finished.run / "arrays/eval.npz") as arrays,
+        np.load(finished.run / "predictions/engine-int8.npz") as kept,
+    ):
+        with backend("ort").open(engine, Export().backend_options) as session:
+            answers = session.run({session.inputs[0].name: arrays["images"]})
+        np.testing.assert_allclose(next(iter(answers.values())), kept["outputs"], atol=1e-4)
+        assert np.array_equal(arrays["ids"], kept["ids"])
+
+
+def test_paths_in_the_record_are_those_of_the_run(finished: Finished) -> None:
+    export = finished.json("export.json")
+    for file in [*export["onnx"].values(), *export["engines"].values()]:
+        assert Path(finished.run / file["path"]).stat().st_size == file["bytes"]

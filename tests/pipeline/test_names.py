@@ -1,0 +1,100 @@
+"""Names and options that do not exist, each with the line it stands on."""
+
+from pathlib import Path
+
+import pytest
+from forked import Forkserver
+from mini import RECIPE, write_recipe
+
+from kdedge.core.errors import RecipeError
+from kdedge.core.load import load_recipe
+from kdedge.data.build import build_data
+from kdedge.pipeline.names import check_names, check_networks
+from kdedge.pipeline.project import Project, open_project
+
+
+def checked(folder: Path, old: str, new: str) -> str:
+    """What is said of the recipe with one text in place of another."""
+    assert RECIPE.count(old) == 1
+    path = write_recipe(folder, text=RECIPE.replace(old, new))
+    project = open_project(load_recipe(str(path)), folder / "runs")
+    with pytest.raises(RecipeError) as caught:
+        check_everything(project)
+    return str(caught.value)
+
+
+def check_everything(project: Project) -> None:
+    check_names(project)
+    check_networks(project, build_data(project.recipe.data, 0))
+
+
+def line_of(text: str) -> int:
+    return RECIPE[: RECIPE.index(text)].count("\n") + 1
+
+
+LOGITS, SELF = "{name: logits, weight: 0.9}", "{name: self_distill, weight: 0.5}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("name: digits", "name: digts", "data.name: unknown data set 'digts': did you mean 'digits'?"),
+        (LOGITS, "{name: logit}", "phases.0.methods.0.name: unknown method 'logit': did you mean 'logits'?"),
+        (SELF, "{name: nothing_like_it}", "phases.0.methods.1.name: unknown method 'nothing_like_it': "),
+        (
+            LOGITS,
+            "{name: logits, options: {temprature: 4}}",
+            "phases.0.methods.0.options.temprature: unknown key; did you mean 'temperature'?",
+        ),
+        (
+            LOGITS,
+            "{name: logits, options: {temperature: 0}}",
+            "phases.0.methods.0.options.temperature: must be more than 0, not 0",
+        ),
+        (
+            "preset: onnxruntime_cpu",
+            "backend: ortt",
+            "export.backend: unknown backend 'ortt': did you mean 'ort'?",
+        ),
+        (
+            "  name: resnet8\n  options: {conv: depthwise}",
+            "  name: resnet9\n  options: {conv: depthwise}",
+            "student: unknown model 'resnet9'",
+        ),
+        (
+            "{conv: depthwise}",
+            "{conf: depthwise}",
+            "student: options of model resnet8: conf: unknown; did you mean 'conv'?",
+        ),
+        ("{conv: depthwise}", "{conv: deep}", "student: options of model resnet8: conv: must be "),
+    ],
+)
+def test_name_or_option_that_does_not_exist_is_told_with_its_line(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    said = checked(tmp_path, old, new)
+    line = line_of("student:" if message.startswith("student") else old)
+    assert f"{tmp_path / 'mini.yaml'}:{line}: {message}" in said
+    assert "problem" in said.partition("\n")[0]
+
+
+def test_method_that_needs_a_teacher_is_told_before_training(tmp_path: Path) -> None:
+    start = RECIPE.index("teachers:")
+    end = RECIPE.index("phases:")
+    said = checked(tmp_path, RECIPE[start:end], "")
+    assert "phases.0.methods.0.name: logits needs a teacher, and the recipe has none" in said
+    assert "self_distill" not in said
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    said = checked(tmp_path, LOGITS, "{name: logits, options: {a: 1, temperature: x}}\n      - {name: attentoin}")
+    assert said.startswith("3 problems in ")
+
+
+@pytest.mark.parametrize("command", ["run", "distill", "check"])
+def test_commands_tell_the_line_of_an_unknown_data_set(forkserver: Forkserver, tmp_path: Path, command: str) -> None:
+    write_recipe(tmp_path, text=RECIPE.replace("name: digits", "name: digts"))
+    code, process = forkserver.run([command, "mini.yaml"], tmp_path)
+    assert code == 2
+    assert "mini.yaml:3: data.name: unknown data set 'digts': did you mean 'digits'?" in process.stderr
+    assert not list(tmp_path.glob("runs/*/student"))
