@@ -185,7 +185,8 @@ def test_cp_copies_what_ships_and_never_overwrites(forkserver: Forkserver, tmp_p
 
 def test_clean_removes_only_when_asked(forkserver: Forkserver, tmp_path: Path) -> None:
     (tmp_path / "runs/a-1").mkdir(parents=True)
-    (tmp_path / "runs/a-1/weights").write_bytes(b"x" * 2048)
+    (tmp_path / "runs/a-1/recipe.json").write_bytes(b"x" * 2048)
+    (tmp_path / "runs/another-tool").mkdir()
     (tmp_path / "cache/teachers/t-1").mkdir(parents=True)
     (tmp_path / "cache/teachers/t-1/weights").write_bytes(b"x" * 1024)
     (tmp_path / "recipe.yaml").write_text("mine")
@@ -200,9 +201,10 @@ def test_clean_removes_only_when_asked(forkserver: Forkserver, tmp_path: Path) -
     assert "runs/a-1" in said
     assert "2.0 KiB" in said
     assert "3.0 KiB in all; kdedge clean --yes removes them" in said
-    assert (tmp_path / "runs/a-1/weights").exists()
+    assert (tmp_path / "runs/a-1/recipe.json").exists()
     assert "removed" in clean("--yes")
-    assert list((tmp_path / "runs").iterdir()) == list((tmp_path / "cache/teachers").iterdir()) == []
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["another-tool"]
+    assert list((tmp_path / "cache/teachers").iterdir()) == []
     assert (tmp_path / "recipe.yaml").exists()
 
 
@@ -210,6 +212,7 @@ def test_clean_leaves_a_run_that_is_being_worked_in(forkserver: Forkserver, tmp_
     here = f"import os; os.environ['KDEDGE_CACHE'] = {str(tmp_path / 'cache')!r}"
     run = RunDir(tmp_path / "runs/a-1")
     with run.locked():
+        (run / "recipe.json").touch()
         code, process = forkserver.run(["clean", "--yes"], tmp_path, setup=here)
         assert code == 2
         assert "is in use" in process.stderr

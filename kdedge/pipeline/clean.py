@@ -6,17 +6,19 @@ from pathlib import Path
 from kdedge.core import console
 from kdedge.core.console import size
 from kdedge.core.rundir import RUNS, RunDir, cache_folder
+from kdedge.pipeline.project import RECIPE
 
 
 def run(remove: bool, runs: Path = RUNS) -> None:
     """List every run here and every cached teacher; with `remove`, delete them.
 
+    A folder under runs/ that is not kdedge's, such as another tool's logs, is left alone.
+
     Raises:
         KdedgeError: one of them is being worked in.
     """
-    folders = [
-        path for path in (*sorted(runs.glob("*")), *sorted((cache_folder() / "teachers").glob("*"))) if path.is_dir()
-    ]
+    teachers = (path for path in (cache_folder() / "teachers").glob("*") if path.is_dir())
+    folders = [*sorted(path.parent for path in runs.glob(f"*/{RECIPE}")), *sorted(teachers)]
     sizes = {path: sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) for path in folders}
     if remove:
         for path in folders:
