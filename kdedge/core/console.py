@@ -53,15 +53,20 @@ def fail(text: str) -> None:
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str | None = None) -> None:
-    """A command's result.  The first column is text; the others are aligned as numbers."""
+    """A command's result.  Columns of numbers are aligned on the right."""
     if OUT.as_json:
         return
     table = Table(title=title, title_justify="left", title_style="bold", caption=caption, caption_justify="left")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        numbers = index > 0 and all(looks_numeric(row[index]) for row in rows)
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     OUT.console.print(table)
+
+
+def looks_numeric(cell: str) -> bool:
+    return not cell or cell[0].isdigit() or cell[0] in "-+<>"
 
 
 def show_text(text: str) -> None:

@@ -28,8 +28,17 @@ def run() -> None:
     console.show_table("packages", ("package", "version", "for", "to get it"), table)
     device = fingerprint(backend("ort").versions())
     facts = {**device["match"], **device["note"], "accelerator": accelerator(), "cache": str(cache_folder())}
-    console.show_table("this machine", ("fact", "value"), [[key, str(value)] for key, value in facts.items()])
+    console.show_table("this machine", ("fact", "value"), [[key, shown(key, value)] for key, value in facts.items()])
     console.emit({"packages": table, "machine": facts})
+
+
+def shown(key: str, value: object) -> str:
+    """A fact as a person reads it."""
+    if isinstance(value, int) and key.startswith(("memory", "swap")):
+        return console.size(value)
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "-" if value is None else str(value)
 
 
 def package_row(package: str, used_for: str, extra: str) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from kdedge.core import console
 from kdedge.core.errors import ModelError
 from kdedge.core.recipe import Profile
-from kdedge.core.report import ExportReport
+from kdedge.core.report import ExportReport, ProfileReport
 from kdedge.core.rundir import read_record, write_json
 from kdedge.pipeline.project import EXPORT, Project
 from kdedge.pipeline.show import show_profiles
@@ -16,9 +16,8 @@ from kdedge.profile.targets import LocalTarget
 def run(project: Project) -> list[str]:
     """Measure every engine of a run, each in fresh processes; returns the artifacts."""
     export = read_record(project.run / EXPORT, ExportReport)
-    reports, names = [], []
-    for name, engine in export.engines.items():
-        report = profile_model(
+    reports = {
+        name: profile_model(
             project.run / engine.path,
             export.backend,
             project.recipe.profile,
@@ -27,11 +26,21 @@ def run(project: Project) -> list[str]:
             options=project.recipe.export.backend_options,
             target=LocalTarget(),
         )
-        names.append(f"profile/{name}.json")
-        write_json(project.run / names[-1], report)
-        reports.append(report)
-    show_profiles(reports)
-    return names
+        for name, engine in export.engines.items()
+    }
+    note_no_gain([reports[precision] for precision in project.recipe.export.precisions])
+    for name, report in reports.items():
+        write_json(project.run / f"profile/{name}.json", report)
+    show_profiles(list(reports.values()))
+    return [f"profile/{name}.json" for name in reports]
+
+
+def note_no_gain(reports: list[ProfileReport]) -> None:
+    """Say of each lower precision that is not faster than fp32 on this machine that it is not."""
+    fp32 = next(report for report in reports if report.name == "fp32").latency.median
+    for report in reports:
+        if report.name != "fp32" and report.latency.median >= fp32:
+            report.notes.append(f"not faster than fp32 here: {report.latency.median:.3f} against {fp32:.3f} ms")
 
 
 def profile_file(path: Path, changes: dict[str, float], shapes: list[str]) -> None:
