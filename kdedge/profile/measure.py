@@ -136,7 +136,7 @@ def _measurement_notes(report: ProfileReport, spec: Profile) -> list[str]:
 def _machine_notes(report: ProfileReport) -> list[str]:
     match, note = report.device["match"], report.device["note"]
     notes = []
-    if (load := (note.get("load") or [0.0])[0]) > 0.5 * note["cpus_total"]:
+    if (load := (note.get("load") or [0.0])[0]) > note["cpus_total"]:  # kdedge itself may fill them
         notes.append(f"the machine was busy: load average {load:.1f} on {note['cpus_total']} CPUs")
     if (governor := note.get("governor", "performance")) != "performance":
         notes.append(f"CPU governor {governor}: clocks follow the load")
