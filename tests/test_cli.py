@@ -234,7 +234,8 @@ def test_check_measures_a_teacher_that_is_there(forkserver: Forkserver, copied: 
     change = "teachers=[{name: resnet8, checkpoint: t.safetensors}]"
     top1 = copied.json("training.json")["teacher"]["top1"]
     checked = answer(forkserver, copied.folder, "check", "mini.yaml", "--set", change)
-    assert checked["teacher"] == f"{100 * top1:.2f} %"
+    assert checked["teacher_top1"] == top1
+    assert checked["networks"]["teacher"]["model"] == "resnet8"
 
 
 def test_schema_of_recipes_takes_what_ships(forkserver: Forkserver, tmp_path: Path) -> None:

@@ -3,18 +3,21 @@
 import os
 import tempfile
 import time
+from dataclasses import asdict, dataclass
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 
 import psutil
 import torch
+from torch import nn
 
 from kdedge.core import console
 from kdedge.core.console import many, percent, size
-from kdedge.core.recipe import Model
+from kdedge.core.report import TrainedModel
 from kdedge.data.build import Dataset, build_data
 from kdedge.distill.evaluate import accuracy, predict
-from kdedge.distill.job import Job, make_fabric
+from kdedge.distill.job import Job, cpu_threads, make_fabric
 from kdedge.distill.meter import TermMeter
 from kdedge.distill.teachers import FrozenTeacher
 from kdedge.distill.trainer import PhaseRun
@@ -27,64 +30,88 @@ from kdedge.pipeline.project import Project
 STEPS = 4
 
 
+@dataclass(frozen=True)
+class PhaseCost:
+    """What a phase takes, from a few of its steps."""
+
+    methods: list[str]
+    epochs: int
+    batch: int
+    epoch_seconds: float
+    memory_bytes: int
+
+    def row(self, index: int) -> list[str]:
+        total = str(timedelta(seconds=round(self.epoch_seconds * self.epochs)))
+        methods = ", ".join(self.methods) or "labels only"
+        seconds = f"{self.epoch_seconds:.1f}"
+        return [str(index), methods, str(self.epochs), str(self.batch), seconds, total, size(self.memory_bytes)]
+
+
 def run(project: Project) -> None:
     """Raises RecipeError for names and options that do not exist, DataError and ModelError for files."""
     check_names(project)
     recipe = project.recipe
     dataset = build_data(recipe.data, recipe.seed)
     check_networks(project, dataset)
+    torch.set_num_threads(cpu_threads(recipe.run))
     device = make_fabric(recipe.run.model_copy(update={"devices": 1})).device
-    frozen, found = teacher_of(project, dataset, device)
+    frozen, top1 = teacher_of(project, dataset, device)
     networks = {"student": recipe.student} | ({"teacher": recipe.teachers[0]} if recipe.teachers else {})
+    built = {role: (model, build(model, dataset, recipe.seed)) for role, model in networks.items()}
+    abouts = {role: describe(*pair, dataset, top1=top1 or 0) for role, pair in built.items()}
+    shown = {"student": "-", "teacher": "to be trained" if top1 is None else percent(top1)}
     console.show_table(
         f"{recipe.name}: {recipe.data.name}, {len(dataset.train)} training, {len(dataset.validation)} validation, "
         f"{len(dataset.test)} test images of {'x'.join(map(str, dataset.image_shape))}, {len(dataset.labels)} classes",
         ("network", "model", "top-1", "parameters", "MACs", "weights", "stages (channels at stride)"),
-        [
-            network_row(project, dataset, name, model, found if name == "teacher" else "-")
-            for name, model in networks.items()
-        ],
+        [[role, *network_row(about, shown[role]), stages(built[role][1], dataset)] for role, about in abouts.items()],
     )
-    phases = [phase_row(project, dataset, frozen, index) for index in range(len(recipe.phases))]
-    console.show_table(
-        "phases", ("phase", "methods", "epochs", "batch", "seconds per epoch", "total", "peak memory"), phases
+    phases = [phase_cost(project, dataset, frozen, index) for index in range(len(recipe.phases))]
+    columns = ("phase", "methods", "epochs", "batch", "seconds per epoch", "total", "memory")
+    console.show_table("phases", columns, [phase.row(index) for index, phase in enumerate(phases)])
+    console.emit(
+        {
+            "recipe": recipe.name,
+            "run": str(project.run.path),
+            "teacher_top1": top1,
+            "networks": {role: about.model_dump(include={"model", "params", "macs"}) for role, about in abouts.items()},
+            "phases": [asdict(phase) for phase in phases],
+        }
     )
-    console.emit({"recipe": recipe.name, "run": str(project.run.path), "teacher": found, "phases": phases})
     console.say(f"the run would be in {project.run.path}")
 
 
-def teacher_of(project: Project, dataset: Dataset, device: torch.device) -> tuple[FrozenTeacher | None, str]:
-    """The teacher and its test top-1 as text; one that is still to be trained stands there with random weights."""
+def teacher_of(project: Project, dataset: Dataset, device: torch.device) -> tuple[FrozenTeacher | None, float | None]:
+    """The teacher and its test top-1; one that is still to be trained has random weights and no accuracy."""
     if not project.recipe.teachers:
-        return None, "-"
+        return None, None
     chosen = project.recipe.teachers[0]
     network = build(chosen, dataset, project.recipe.seed).to(device)
     normalize = chosen.normalize or dataset.normalize
     if not chosen.checkpoint:
-        return FrozenTeacher(network, normalize), "to be trained"
+        return FrozenTeacher(network, normalize), None
     load_weights(network, project.checkpoint(chosen))
     top1 = accuracy(*predict(network, dataset.test, normalize, device, project.recipe.data.workers))
-    return FrozenTeacher(network, normalize), percent(top1)
+    return FrozenTeacher(network, normalize), top1
 
 
-def network_row(project: Project, dataset: Dataset, name: str, model: Model, top1: str) -> list[str]:
-    network = build(model, dataset, project.recipe.seed)
-    about = describe(model, network, dataset, top1=0)
+def network_row(about: TrainedModel, top1: str) -> list[str]:
+    return [about.model, top1, many(about.params), many(about.macs), size(about.weight_bytes)]
+
+
+def stages(network: nn.Module, dataset: Dataset) -> str:
     points = feature_points(network, dataset.image_shape)
-    stages = ", ".join(f"{key} {point.channels}@{point.stride}" for key, point in points.items())
-    return [name, model.name, top1, many(about.params), many(about.macs), size(about.weight_bytes), stages]
+    return ", ".join(f"{name} {point.channels}@{point.stride}" for name, point in points.items())
 
 
-def phase_row(project: Project, dataset: Dataset, teacher: FrozenTeacher | None, index: int) -> list[str]:
+def phase_cost(project: Project, dataset: Dataset, teacher: FrozenTeacher | None, index: int) -> PhaseCost:
     recipe, phase = project.recipe, project.recipe.phases[index]
     network = build(recipe.student, dataset, recipe.seed)
     with tempfile.TemporaryDirectory() as folder:
         one = recipe.run.model_copy(update={"devices": 1})
         job = Job("check", network, dataset, recipe.data, recipe.phases, one, recipe.seed, Path(folder), "", teacher)
         seconds = epoch_seconds(PhaseRun(make_fabric(one), job, index, 0, None, None))
-    methods = ", ".join(use.name for use in phase.methods) or "labels only"
-    total = time.strftime("%H:%M:%S", time.gmtime(seconds * phase.epochs))
-    return [str(index), methods, str(phase.epochs), str(phase.batch), f"{seconds:.1f}", total, size(peak_memory())]
+    return PhaseCost([use.name for use in phase.methods], phase.epochs, phase.batch, seconds, memory_used())
 
 
 def epoch_seconds(phase: PhaseRun) -> float:
@@ -101,8 +128,8 @@ def epoch_seconds(phase: PhaseRun) -> float:
     return (time.perf_counter() - began) / steps * len(phase.loader) if meter.steps > 1 else 0.0
 
 
-def peak_memory() -> int:
-    """Of the accelerator where there is one, of this process otherwise."""
+def memory_used() -> int:
+    """At most on the accelerator where there is one, now by this process otherwise."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return int(psutil.Process(os.getpid()).memory_info().rss)

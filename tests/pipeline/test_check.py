@@ -1,0 +1,8 @@
+"""What the dry run says of a phase."""
+
+from kdedge.pipeline.check import PhaseCost
+
+
+def test_phase_that_takes_days_says_so() -> None:
+    row = PhaseCost(["logits", "attention"], 200, 128, 2911.7, 3 * 2**20).row(1)
+    assert row == ["1", "logits, attention", "200", "128", "2911.7", "6 days, 17:45:40", "3.0 MiB"]
