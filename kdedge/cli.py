@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from kdedge.core.errors import KdedgeError, MissingTool
+from kdedge.core.errors import KdedgeError, MissingTool, require
 
 app = typer.Typer(
     help="From a trained vision model and a small board to a compact student that fits, with proof.",
@@ -168,10 +168,13 @@ def check(
     if not recipe:
         raise KdedgeError("no recipe is given", "", "kdedge check RECIPE, or kdedge check --schema")
     from kdedge.core.load import load_recipe
-    from kdedge.pipeline.check import run as try_recipe
     from kdedge.pipeline.project import open_project
 
-    try_recipe(open_project(load_recipe(recipe, changes or [])))
+    project = open_project(load_recipe(recipe, changes or []))
+    require("torch", "train", "kdedge check")
+    from kdedge.pipeline.check import run as try_recipe
+
+    try_recipe(project)
 
 
 @app.command()
@@ -196,6 +199,7 @@ def cp(name: str, into: Annotated[Path, typer.Argument()] = Path(), quiet: Quiet
 def methods(name: Annotated[str | None, typer.Argument()] = None, as_json: AsJson = False) -> None:
     """Distillation methods, or one with its options and its source."""
     output(False, as_json)
+    require("torch", "train", "kdedge methods")
     from kdedge.pipeline.listing import show_methods
 
     show_methods(name)
@@ -209,6 +213,7 @@ Side = Annotated[int, typer.Option("--size", min=8, help="Side of the image in p
 def models(classes: Classes = 100, size: Side = 32, as_json: AsJson = False) -> None:
     """Networks by name, with parameters and MACs."""
     output(False, as_json)
+    require("torch", "train", "kdedge models")
     from kdedge.pipeline.listing import show_models
 
     show_models(classes, size)
@@ -218,6 +223,7 @@ def models(classes: Classes = 100, size: Side = 32, as_json: AsJson = False) -> 
 def layers(model: str, classes: Classes = 100, size: Side = 32, as_json: AsJson = False) -> None:
     """A network's modules, their outputs and cost, and where it may be tapped."""
     output(False, as_json)
+    require("torch", "train", "kdedge layers")
     from kdedge.pipeline.listing import show_layers
 
     show_layers(model, classes, size)

@@ -92,8 +92,11 @@ def test_command_works_without_the_extras(line: str, shows: str, folder: Path, b
     assert shows in result.stdout
 
 
-def test_training_without_the_extra_names_it(folder: Path, bare: str) -> None:
-    result = run([bare, "run", "quickstart"], folder)
+@pytest.mark.parametrize(
+    "line", ["run quickstart", "distill quickstart", "check quickstart", "methods", "models", "layers resnet8"]
+)
+def test_training_without_the_extra_names_it(line: str, folder: Path, bare: str) -> None:
+    result = run([bare, *line.split()], folder)
     assert result.returncode == 5, result.stderr
     assert 'pip install "kdedge[train]"' in result.stderr
     assert "Traceback" not in result.stderr

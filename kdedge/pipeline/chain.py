@@ -5,10 +5,11 @@ import json
 from typing import Any
 
 from kdedge.core import console
-from kdedge.core.errors import KdedgeError
+from kdedge.core.errors import KdedgeError, MissingTool, require
 from kdedge.pipeline.project import EXPORT, GATE, PAGE, TRAINING, Project
 
 COMMANDS = ("distill", "export", "profile", "gate", "report")
+WITH_TORCH = ("distill", "export")
 
 
 def perform(project: Project, command: str, *, again: bool = False) -> bool:
@@ -21,6 +22,8 @@ def perform(project: Project, command: str, *, again: bool = False) -> bool:
     if not again and project.run.fresh(command, key):
         console.say(f"{command}: unchanged")
         return False
+    if command in WITH_TORCH:
+        require("torch", "train", f"kdedge {command}")
     artifacts = importlib.import_module(f"kdedge.pipeline.{command}").run(project)
     project.run.record(command, key, artifacts)
     return True
@@ -30,8 +33,9 @@ def key_of(project: Project, command: str) -> str:
     """Raises RecipeError for a wrong name rather than what comes of it, such as no data set of that name."""
     try:
         return project.key(command)
-    except KdedgeError:
-        if command == COMMANDS[0]:
+    except KdedgeError as error:
+        if command == COMMANDS[0] and not isinstance(error, MissingTool):
+            require("torch", "train", f"kdedge {command}")
             importlib.import_module("kdedge.pipeline.names").check_names(project)
         raise
 
