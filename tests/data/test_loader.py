@@ -216,7 +216,7 @@ def test_a_set_stays_in_host_memory_when_it_takes_over_half_of_the_gpus(free, fi
     assert loader.fits(image_set(10).images, CPU)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="compares a GPU with the CPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="compares the devices: run it on a machine with a CUDA GPU")
 @pytest.mark.parametrize("resident", [True, False])
 def test_epochs_are_the_same_on_a_gpu(resident, monkeypatch):
     part = image_set(64)
