@@ -20,7 +20,7 @@ app = typer.Typer(
 
 RecipeName = Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe (kdedge ls).")]
 RunFolder = Annotated[
-    Path | None, typer.Argument(metavar="[RUN]", help="A folder under runs/; the newest one if not given.")
+    Path | None, typer.Argument(metavar="RUN", help="A folder under runs/; the newest one if not given.")
 ]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: run.seed=1. May be repeated.")
@@ -83,7 +83,7 @@ def profile(
     what: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RUN|MODEL]", help="A run's folder, an ONNX file or an engine; the newest run if not given."
+            metavar="RUN|MODEL", help="A run's folder, an ONNX file or an engine; the newest run if not given."
         ),
     ] = None,
     shape: Annotated[
