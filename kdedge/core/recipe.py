@@ -4,7 +4,7 @@ Structure only.  Whether a model, data set, method or backend of that name exist
 Fractions are of the phase they stand in: 0 is its start and 1 its end.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -210,10 +210,11 @@ class Export(Section):
 
     @field_validator("precisions")
     @classmethod
-    def _with_fp32(cls, precisions: tuple[str, ...]) -> tuple[str, ...]:
+    def _with_fp32(cls, precisions: tuple[Precision, ...]) -> tuple[Precision, ...]:
+        """In the order in which they are made, however they were listed."""
         if "fp32" not in precisions:
             raise ValueError("fp32 must be among them: the others are made from it")
-        return precisions
+        return tuple(precision for precision in get_args(Precision) if precision in precisions)
 
 
 class Profile(Section):

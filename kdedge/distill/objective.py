@@ -1,4 +1,4 @@
-"""What one phase minimises: the student's cross-entropy and the terms of its methods, weighed and named."""
+"""What one phase minimizes: the student's cross-entropy and the terms of its methods, weighed and named."""
 
 from collections.abc import Iterable
 from types import TracebackType

@@ -6,22 +6,26 @@ from pydantic import ValidationError
 
 from kdedge.core.errors import KdedgeError
 from kdedge.core.load import explain
-from kdedge.core.recipe import MethodUse, Phase
+from kdedge.core.recipe import MethodUse, Model, Phase, Recipe
 from kdedge.core.source import KeyPath, Problem, report_problems
 from kdedge.data.build import DATASETS, Dataset
 from kdedge.distill.base import METHODS
 from kdedge.engine.base import backend
+from kdedge.models.blocks import MODELS
 from kdedge.pipeline.networks import build
 from kdedge.pipeline.project import Project
 
 
 def check_names(project: Project) -> None:
-    """Raises RecipeError with every data set, backend, method or option that does not exist."""
+    """Raises RecipeError with every data set, network, backend, method or method option that does not exist."""
     recipe = project.recipe
     looked_up: list[tuple[KeyPath, Callable[[], object]]] = [
         (("data", "name"), lambda: DATASETS.get(recipe.data.name)),
         (("export", "backend"), lambda: backend(recipe.export.backend)),
     ]
+    for path, model in networks(recipe).items():
+        if ":" not in model.name:  # torchvision's and timm's are looked up where they are built
+            looked_up.append(((*path, "name"), lambda name=model.name: MODELS.get(name)))  # type: ignore[misc]
     problems = [found for path, look_up in looked_up if (found := attempt(project, path, look_up))]
     for index, phase in enumerate(recipe.phases):
         problems += check_methods(project, phase, index)
@@ -51,15 +55,18 @@ def check_options(project: Project, use: MethodUse, path: KeyPath) -> Iterator[P
 
 def check_networks(project: Project, dataset: Dataset) -> None:
     """Raises RecipeError with every network that does not build under its name and options."""
-    recipe = project.recipe
-    wanted = {("student",): recipe.student} | {("teachers", i): teacher for i, teacher in enumerate(recipe.teachers)}
     problems = [
         found
-        for path, model in wanted.items()
+        for path, model in networks(project.recipe).items()
         if (found := attempt(project, path, lambda model=model: build(model, dataset, 0)))  # type: ignore[misc]
     ]
     if problems:
         raise report_problems(project.source.name, problems)
+
+
+def networks(recipe: Recipe) -> dict[KeyPath, Model]:
+    """Every network of a recipe, by its place in it."""
+    return {("student",): recipe.student} | {("teachers", i): teacher for i, teacher in enumerate(recipe.teachers)}
 
 
 def attempt(project: Project, path: KeyPath, look_up: Callable[[], object]) -> Problem | None:

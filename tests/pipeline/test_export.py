@@ -30,6 +30,14 @@ def test_hop_that_loses_too_much_ends_the_run_with_what_it_lost(forkserver: Fork
     assert reopen(copied.run).run.manifest.commands["export"] == before
 
 
+def test_precisions_are_exported_from_fp32_whatever_their_order(forkserver: Forkserver, copied: Finished) -> None:
+    (copied.folder / "turned.yaml").write_text("precisions: [int8, fp32]\ncalibration: {images: 64}\n")
+    code, process = forkserver.run(["export", "--preset", "turned.yaml"], copied.folder)
+    assert code == 0, process.stderr
+    hops = [(hop["name"], hop["reference"]) for hop in copied.json("export.json")["hops"]]
+    assert hops[:3] == [("torch", None), ("onnx-fp32", "torch"), ("onnx-int8", "onnx-fp32")]
+
+
 def test_preset_is_exported_instead_of_the_recipes_section(forkserver: Forkserver, copied: Finished) -> None:
     preset = copied.folder / "pixels.yaml"
     preset.write_text("precisions: [fp32]\npreprocess: true\ndynamic_batch: false\nopset: 19\n")

@@ -59,7 +59,7 @@ LOGITS, SELF = "{name: logits, weight: 0.9}", "{name: self_distill, weight: 0.5}
         (
             "  name: resnet8\n  options: {conv: depthwise}",
             "  name: resnet9\n  options: {conv: depthwise}",
-            "student: unknown model 'resnet9'",
+            "student.name: unknown model 'resnet9'",
         ),
         (
             "{conv: depthwise}",
@@ -73,7 +73,7 @@ def test_name_or_option_that_does_not_exist_is_told_with_its_line(
     tmp_path: Path, old: str, new: str, message: str
 ) -> None:
     said = checked(tmp_path, old, new)
-    line = line_of("student:" if message.startswith("student") else old)
+    line = line_of("student:" if message.startswith("student:") else old)
     assert f"{tmp_path / 'mini.yaml'}:{line}: {message}" in said
     assert "problem" in said.partition("\n")[0]
 
@@ -89,6 +89,17 @@ def test_method_that_needs_a_teacher_is_told_before_training(tmp_path: Path) -> 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     said = checked(tmp_path, LOGITS, "{name: logits, options: {a: 1, temperature: x}}\n      - {name: attentoin}")
     assert said.startswith("3 problems in ")
+
+
+def test_misspelt_networks_are_told_beside_the_other_names(tmp_path: Path) -> None:
+    text = RECIPE.replace("name: resnet8", "name: resnt8").replace(LOGITS, "{name: logit}")
+    path = write_recipe(tmp_path, text=text)
+    with pytest.raises(RecipeError) as caught:
+        check_names(open_project(load_recipe(str(path)), tmp_path / "runs"))
+    said = str(caught.value)
+    assert said.startswith("3 problems in ")
+    for place in ("student.name", "teachers.0.name"):
+        assert f"{place}: unknown model 'resnt8': did you mean 'resnet8'?" in said
 
 
 @pytest.mark.parametrize("command", ["run", "distill", "check"])
