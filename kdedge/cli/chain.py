@@ -1,38 +1,12 @@
-"""The command line.  Every command imports what it needs when it runs, so that --help stays fast."""
+"""The commands that make something: a run, or a link of it."""
 
-import signal
-import sys
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
+from kdedge.cli.app import AsJson, Overrides, Quiet, RecipeName, RunFolder, app, output
 from kdedge.core.errors import KdedgeError, MissingTool, require
-
-app = typer.Typer(
-    help="From a trained vision model and a small board to a compact student that fits, with proof.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    rich_markup_mode=None,
-)
-
-RecipeName = Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe (kdedge ls).")]
-RunFolder = Annotated[
-    Path | None, typer.Argument(metavar="RUN", help="A folder under runs/; the newest one if not given.")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: run.seed=1. May be repeated.")
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Results only, no progress.")]
-AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout; everything else on stderr.")]
-
-
-def output(quiet: bool, as_json: bool) -> None:
-    from kdedge.core.console import OUT
-
-    OUT.configure(quiet, as_json)
 
 
 @app.command()
@@ -175,107 +149,3 @@ def check(
     from kdedge.pipeline.check import run as try_recipe
 
     try_recipe(project)
-
-
-@app.command()
-def ls(quiet: Quiet = False, as_json: AsJson = False) -> None:
-    """Shipped recipes and export presets."""
-    output(quiet, as_json)
-    from kdedge.pipeline.listing import show_shipped
-
-    show_shipped()
-
-
-@app.command()
-def cp(name: str, into: Annotated[Path, typer.Argument()] = Path(), quiet: Quiet = False) -> None:
-    """Copy a shipped recipe or preset, to change it."""
-    output(quiet, False)
-    from kdedge.pipeline.listing import copy_shipped
-
-    copy_shipped(name, into)
-
-
-@app.command()
-def methods(name: Annotated[str | None, typer.Argument()] = None, as_json: AsJson = False) -> None:
-    """Distillation methods, or one with its options and its source."""
-    output(False, as_json)
-    require("torch", "train", "kdedge methods")
-    from kdedge.pipeline.listing import show_methods
-
-    show_methods(name)
-
-
-Classes = Annotated[int, typer.Option(min=2, help="Classes of the last layer.")]
-Side = Annotated[int, typer.Option("--size", min=8, help="Side of the image in pixels.")]
-
-
-@app.command()
-def models(classes: Classes = 100, size: Side = 32, as_json: AsJson = False) -> None:
-    """Networks by name, with parameters and MACs."""
-    output(False, as_json)
-    require("torch", "train", "kdedge models")
-    from kdedge.pipeline.listing import show_models
-
-    show_models(classes, size)
-
-
-@app.command()
-def layers(model: str, classes: Classes = 100, size: Side = 32, as_json: AsJson = False) -> None:
-    """A network's modules, their outputs and cost, and where it may be tapped."""
-    output(False, as_json)
-    require("torch", "train", "kdedge layers")
-    from kdedge.pipeline.listing import show_layers
-
-    show_layers(model, classes, size)
-
-
-@app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """What this machine has, what is missing, and how to get it."""
-    output(False, as_json)
-    from kdedge.pipeline.doctor import run as examine
-
-    examine()
-
-
-@app.command()
-def clean(yes: Annotated[bool, typer.Option("--yes", help="Remove them.")] = False, as_json: AsJson = False) -> None:
-    """Say what runs and cached teachers take on disk, and remove them if asked."""
-    output(False, as_json)
-    from kdedge.pipeline.clean import run as sweep
-
-    sweep(yes)
-
-
-@app.command()
-def version(as_json: AsJson = False) -> None:
-    """The version of kdedge."""
-    output(False, as_json)
-    from importlib.metadata import version as installed
-
-    from kdedge.core.console import emit, show_text
-
-    show_text(installed("kdedge"))
-    emit({"kdedge": installed("kdedge")})
-
-
-def interrupted(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
-    sys.stderr.write("\ninterrupted; what is finished is kept, and the same command goes on from there\n")
-    raise SystemExit(130)
-
-
-def main() -> None:
-    """Entry point: a user's mistake ends in one message and an exit code, a bug in its traceback."""
-    signal.signal(signal.SIGINT, interrupted)
-    signal.signal(signal.SIGTERM, interrupted)
-    try:
-        app()
-    except KdedgeError as error:
-        from kdedge.core.console import fail
-
-        fail(str(error))
-        raise SystemExit(error.exit_code) from None
-
-
-if __name__ == "__main__":
-    main()

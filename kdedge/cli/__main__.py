@@ -1,0 +1,3 @@
+from kdedge.cli import main
+
+main()

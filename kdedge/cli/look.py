@@ -1,0 +1,87 @@
+"""The commands that show what there is."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdedge.cli.app import AsJson, Classes, Quiet, Side, app, output
+from kdedge.core.errors import require
+
+
+@app.command()
+def ls(quiet: Quiet = False, as_json: AsJson = False) -> None:
+    """Shipped recipes and export presets."""
+    output(quiet, as_json)
+    from kdedge.pipeline.listing import show_shipped
+
+    show_shipped()
+
+
+@app.command()
+def cp(name: str, into: Annotated[Path, typer.Argument()] = Path(), quiet: Quiet = False) -> None:
+    """Copy a shipped recipe or preset, to change it."""
+    output(quiet, False)
+    from kdedge.pipeline.listing import copy_shipped
+
+    copy_shipped(name, into)
+
+
+@app.command()
+def methods(name: Annotated[str | None, typer.Argument()] = None, as_json: AsJson = False) -> None:
+    """Distillation methods, or one with its options and its source."""
+    output(False, as_json)
+    require("torch", "train", "kdedge methods")
+    from kdedge.pipeline.listing import show_methods
+
+    show_methods(name)
+
+
+@app.command()
+def models(classes: Classes = 100, size: Side = 32, as_json: AsJson = False) -> None:
+    """Networks by name, with parameters and MACs."""
+    output(False, as_json)
+    require("torch", "train", "kdedge models")
+    from kdedge.pipeline.listing import show_models
+
+    show_models(classes, size)
+
+
+@app.command()
+def layers(model: str, classes: Classes = 100, size: Side = 32, as_json: AsJson = False) -> None:
+    """A network's modules, their outputs and cost, and where it may be tapped."""
+    output(False, as_json)
+    require("torch", "train", "kdedge layers")
+    from kdedge.pipeline.listing import show_layers
+
+    show_layers(model, classes, size)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """What this machine has, what is missing, and how to get it."""
+    output(False, as_json)
+    from kdedge.pipeline.doctor import run as examine
+
+    examine()
+
+
+@app.command()
+def clean(yes: Annotated[bool, typer.Option("--yes", help="Remove them.")] = False, as_json: AsJson = False) -> None:
+    """Say what runs and cached teachers take on disk, and remove them if asked."""
+    output(False, as_json)
+    from kdedge.pipeline.clean import run as sweep
+
+    sweep(yes)
+
+
+@app.command()
+def version(as_json: AsJson = False) -> None:
+    """The version of kdedge."""
+    output(False, as_json)
+    from importlib.metadata import version as installed
+
+    from kdedge.core.console import emit, show_text
+
+    show_text(installed("kdedge"))
+    emit({"kdedge": installed("kdedge")})
