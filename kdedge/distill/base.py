@@ -7,7 +7,7 @@ Losses are means over the samples and free of batch size and map size, so that a
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
@@ -75,6 +75,14 @@ class Method(nn.Module, ABC):
     def exits(self, student: View) -> dict[str, Tensor]:  # noqa: ARG002
         """Logits (N, classes) of the early exits that this method trains, by stage; none here."""
         return {}
+
+    @classmethod
+    def control(cls, options: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:  # noqa: ARG003
+        """What the method must be held against at the same budget: a name, and the options that make it; or nothing.
+
+        It is trained beside the student, as the same student on the labels alone is.
+        """
+        return None
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         return self.loss(step)

@@ -1,39 +1,15 @@
 """Classifiers that branch off a network's stages, for self-distillation and early exits.
 
-L. Zhang et al.: "Be Your Own Teacher", ICCV 2019, arXiv:1905.08094 (exits at the stages);
-Q. Wang et al.: "ECA-Net", CVPR 2020, arXiv:1910.03151 (attention with three to five weights).
+L. Zhang et al.: "Be Your Own Teacher", ICCV 2019, arXiv:1905.08094 (exits at the stages).
 """
 
 from itertools import pairwise
-from math import log2
-from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdedge.models.attention import Attention, make_attention
 from kdedge.models.blocks import conv_norm_relu, depthwise_separable, init_weights
-
-Attention = Literal["eca", "none"]
-
-
-def eca_kernel(channels: int) -> int:
-    """Odd size of the kernel over channels: |(log2 C + 1) / 2|, the next odd number where that is even."""
-    size = int(abs((log2(channels) + 1) / 2))
-    return size if size % 2 else size + 1
-
-
-class ECA(nn.Module):
-    """Scales each channel by a sigmoid of its own and its neighbours' means."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        size = eca_kernel(channels)
-        self.conv = nn.Conv1d(1, 1, size, padding=size // 2, bias=False)
-
-    def forward(self, feature: Tensor) -> Tensor:
-        means = F.adaptive_avg_pool2d(feature, 1).flatten(2).transpose(1, 2)  # (N, 1, C)
-        scale: Tensor = self.conv(means).sigmoid().transpose(1, 2).unsqueeze(3)  # (N, C, 1, 1)
-        return feature * scale
 
 
 def descent(in_channels: int, out_channels: int, downsamples: int) -> list[nn.Sequential]:
@@ -59,7 +35,7 @@ class ExitHead(nn.Module):
         self, in_channels: int, out_channels: int, downsamples: int, classes: int, attention: Attention = "eca"
     ) -> None:
         super().__init__()
-        self.attention = ECA(in_channels) if attention == "eca" else nn.Identity()
+        self.attention = make_attention(attention, in_channels)
         self.steps = nn.Sequential(*descent(in_channels, out_channels, downsamples))
         self.linear = nn.Linear(out_channels, classes)
         init_weights(self)

@@ -7,8 +7,8 @@ from kdedge.core.errors import ModelError
 from kdedge.distill.base import Network, Step, View
 from kdedge.distill.methods.logits import kd_loss
 from kdedge.distill.methods.self_distill import SelfDistill, SelfDistillConfig, embedding_loss
+from kdedge.models.attention import ECA
 from kdedge.models.features import FeaturePoint
-from kdedge.models.heads import ECA
 
 POINTS = {"stage1": FeaturePoint("a", 4, 1), "stage2": FeaturePoint("b", 8, 2), "stage3": FeaturePoint("c", 16, 4)}
 SIDE = 16
@@ -28,9 +28,9 @@ def student_view(samples=6):
     return View(torch.randn(samples, 3, generator=random).requires_grad_(), features)
 
 
-def step(view):
+def step(view, progress=0.0):
     count = torch.arange(len(view.logits))
-    return Step(count % 3, count, view, None, epoch=0, progress=0.0)
+    return Step(count % 3, count, view, None, epoch=0, progress=progress)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,43 @@ def test_self_distill_leaves_out_terms_of_weight_zero(options, parts):
     assert {name.rsplit("/")[-1] for name in terms} == parts
 
 
+def test_self_distill_ensemble_teaches_every_classifier_the_mean_logits():
+    method, view = self_distill(alpha=0.5, temperature=2.0, target="ensemble"), student_view()
+    terms, exits = method.loss(step(view)), method.exits(view)
+    mean = (view.logits + exits["stage1"] + exits["stage2"]).detach() / 3
+    torch.testing.assert_close(terms["self_distill/deepest/logits"], 0.5 * kd_loss(view.logits, mean, 2.0))
+    torch.testing.assert_close(terms["self_distill/stage1/logits"], 0.5 * kd_loss(exits["stage1"], mean, 2.0))
+
+
+def test_self_distill_schedules_move_alpha_and_the_feature_term():
+    options = {"alpha": 0.4, "feature_weight": 2.0}
+    ramps = {"alpha_schedule": {"warmup": 0.5}, "feature_schedule": {"start": 0.5}}
+    method, plain, view = self_distill(**options, **ramps), self_distill(**options), student_view()
+    full = plain.loss(step(view))
+    at = {progress: method.loss(step(view, progress)) for progress in (0.0, 0.25, 1.0)}
+    assert all(list(terms) == list(full) for terms in at.values())  # an epoch's log needs the same terms at every step
+    name = "self_distill/stage1"
+    labels = full[f"{name}/labels"] / 0.6
+    torch.testing.assert_close(at[0.0][f"{name}/labels"], labels)
+    torch.testing.assert_close(at[0.25][f"{name}/labels"], 0.8 * labels)
+    torch.testing.assert_close(at[0.25][f"{name}/logits"], 0.5 * full[f"{name}/logits"])
+    assert at[0.25][f"{name}/feature"] == 0
+    torch.testing.assert_close(at[1.0], full)
+
+
+def test_self_distill_control_is_deep_supervision_with_the_same_exits():
+    name, options = SelfDistill.control({"alpha": 0.5, "feature_weight": 1.0, "attention": "se", "target": "ensemble"})
+    assert (name, options) == ("deep supervision", {"attention": "se", "alpha": 0.0, "feature_weight": 0.0})
+    assert set(self_distill(**options).loss(step(student_view()))) == {
+        "self_distill/stage1/labels",
+        "self_distill/stage2/labels",
+    }
+
+
+def test_self_distill_without_distillation_has_no_control():
+    assert SelfDistill.control({"alpha": 0}) is None
+
+
 def test_self_distill_holds_the_deepest_classifier_fixed():
     method, view = self_distill(feature_weight=1.0), student_view()
     torch.stack(list(method.loss(step(view)).values())).sum().backward()
@@ -121,7 +158,15 @@ def test_self_distill_refuses_a_student_of_fewer_than_two_stages(stages):
 
 @pytest.mark.parametrize(
     "options",
-    [{"alpha": 1.1}, {"alpha": -0.1}, {"temperature": 0}, {"feature_weight": -1}, {"attention": "se"}, {"beta": 1}],
+    [
+        {"alpha": 1.1},
+        {"alpha": -0.1},
+        {"temperature": 0},
+        {"feature_weight": -1},
+        {"attention": "cbam"},
+        {"target": "teacher"},
+        {"beta": 1},
+    ],
 )
 def test_self_distill_config_refuses(options):
     with pytest.raises(ValidationError):

@@ -1,0 +1,196 @@
+"""Compression of any convolutional network: its k x k convolutions made grouped or depthwise-separable.
+
+Each one is rewritten where it stands, so that the BN and the activation that follow it stay its own:
+
+    grouped    channel shuffle (not where a 1x1 convolution comes right before), convolution in g groups
+    depthwise  depthwise convolution, BN, ReLU, pointwise 1x1 (A. Howard et al.: "MobileNets", arXiv:1704.04861)
+    auto       grouped in residual branches, depthwise elsewhere between two maps of the same 128 or more channels;
+               what g does not divide, and what neither rule takes, stays dense
+
+The stem, which is the first convolution that runs, is never touched, nor are 1x1 and grouped convolutions.  The layers
+are those of kdedge's own networks built with conv: grouped or conv: depthwise, with the same names.
+"""
+
+import copy
+from collections import OrderedDict
+from dataclasses import dataclass
+from itertools import pairwise
+from math import gcd
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from kdedge.core.errors import ModelError
+from kdedge.models.blocks import ChannelShuffle, init_weights
+from kdedge.models.cost import Layer, Shape, layers, run_once
+
+Conv = Literal["grouped", "depthwise", "auto"]
+WIDE = 128
+"""Channels from which `auto` takes a plain convolution apart."""
+ADDITIONS = {"add", "add_", "__add__", "__iadd__", "__radd__"}
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """What became of one convolution."""
+
+    path: str
+    conv: Literal["grouped", "depthwise"]
+
+
+def lighten(
+    model: nn.Module, image_shape: Shape, conv: Conv, groups: int | None = None, shuffle: bool = True
+) -> list[Rewritten]:
+    """Rewrite a network's convolutions, in place and with fresh weights (He initialization).
+
+    Args:
+        groups: of grouped convolutions; 4 when not given.
+        shuffle: deal channels out to all groups before a grouped convolution.
+
+    Raises:
+        ModelError: no convolution, none that can be rewritten, or one that the groups do not divide.
+    """
+    if groups is not None and conv == "depthwise":
+        raise ModelError(f"groups {groups} with conv 'depthwise'", "only grouped convolutions have groups", "leave it")
+    ran = [layer for layer in layers(model, image_shape) if layer.is_conv]
+    candidates = rewritable(model, ran)
+    plan = planned(model, image_shape, candidates, conv, groups or 4)
+    mixed = after_pointwise(model, ran)
+    for step in plan:
+        dense = model.get_submodule(step.path)
+        assert isinstance(dense, nn.Conv2d)
+        light = (
+            separable(dense)
+            if step.conv == "depthwise"
+            else grouped(dense, groups or 4, shuffle and step.path not in mixed)
+        )
+        model.set_submodule(step.path, light)
+    run_once(model, image_shape)
+    return plan
+
+
+def rewritable(model: nn.Module, ran: list[Layer]) -> dict[str, nn.Conv2d]:
+    """By path: the k x k convolutions that see every channel, but for the stem."""
+    if not ran:
+        raise ModelError(f"{type(model).__name__} cannot be lightened", "it has no convolution", "kdedge models")
+    found = {}
+    for layer in ran[1:]:
+        module = model.get_submodule(layer.path)
+        if isinstance(module, nn.Conv2d) and module.groups == 1 and max(module.kernel_size) > 1:
+            found[layer.path] = module
+    if not found:
+        why = "every convolution but the stem is 1x1 or grouped already"
+        raise ModelError(f"{type(model).__name__} cannot be lightened", why, "take it as it is, or another network")
+    return found
+
+
+def planned(
+    model: nn.Module, image_shape: Shape, candidates: dict[str, nn.Conv2d], conv: Conv, groups: int
+) -> list[Rewritten]:
+    if conv == "depthwise":
+        return [Rewritten(path, "depthwise") for path in candidates]
+    if conv == "grouped":
+        check_groups(candidates, groups)
+        return [Rewritten(path, "grouped") for path in candidates]
+    adding = residual_blocks(model, image_shape)
+    plan = []
+    for path, module in candidates.items():
+        inputs, outputs = module.in_channels, module.out_channels
+        if any(path.startswith(f"{block}.") or not block for block in adding):
+            if inputs % groups == outputs % groups == 0:
+                plan.append(Rewritten(path, "grouped"))
+        elif inputs == outputs >= WIDE:
+            plan.append(Rewritten(path, "depthwise"))
+    if not plan:
+        why = f"no residual branch that {groups} groups divide, and no convolution between maps of {WIDE} channels"
+        raise ModelError(f"{type(model).__name__}: auto finds nothing to rewrite", why, "set conv: depthwise")
+    return plan
+
+
+def check_groups(candidates: dict[str, nn.Conv2d], groups: int) -> None:
+    """Raises ModelError with the convolutions that the groups do not divide, and what divides them all."""
+    refused = [
+        f"{path} ({module.in_channels} -> {module.out_channels})"
+        for path, module in candidates.items()
+        if module.in_channels % groups or module.out_channels % groups
+    ]
+    if refused:
+        common = gcd(*(n for module in candidates.values() for n in (module.in_channels, module.out_channels)))
+        valid = ", ".join(str(n) for n in range(2, common + 1) if common % n == 0) or "none"
+        more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
+        raise ModelError(
+            f"groups {groups} does not divide the channels of {', '.join(refused[:3])}{more}",
+            f"valid for every convolution of this network: {valid}",
+        )
+
+
+def after_pointwise(model: nn.Module, ran: list[Layer]) -> set[str]:
+    """Convolutions that directly follow a dense 1x1 one of the same block, which has mixed their channels already."""
+    mixed = set()
+    for before, layer in pairwise(ran):
+        first = model.get_submodule(before.path)
+        siblings = before.path.rpartition(".")[0] == layer.path.rpartition(".")[0]
+        pointwise = isinstance(first, nn.Conv2d) and first.kernel_size == (1, 1) and first.groups == 1
+        if siblings and pointwise and layer.input == before.shape:
+            mixed.add(layer.path)
+    return mixed
+
+
+def residual_blocks(model: nn.Module, image_shape: Shape) -> set[str]:
+    """Paths of the modules that add two feature maps in their own forward; the network's own path is ''."""
+    stack, adding = [""], set()
+
+    class Additions(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            tensors = [value for value in args if isinstance(value, Tensor)]
+            if getattr(func, "__name__", "") in ADDITIONS and len(tensors) == 2 and same_maps(*tensors):
+                adding.add(stack[-1])
+            return func(*args, **(kwargs or {}))
+
+    handles = []
+    for path, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(lambda *_, path=path: stack.append(path)))
+        handles.append(module.register_forward_hook(lambda *_: stack.pop() and None))
+    try:
+        with Additions():
+            run_once(model, image_shape)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return adding
+
+
+def same_maps(first: Tensor, second: Tensor) -> bool:
+    return first.ndim == 4 and first.shape == second.shape
+
+
+def grouped(dense: nn.Conv2d, groups: int, shuffle: bool) -> nn.Module:
+    light = thinned(dense, dense.out_channels, groups, bias=dense.bias is not None)
+    return nn.Sequential(OrderedDict(shuffle=ChannelShuffle(groups), grouped=light)) if shuffle else light
+
+
+def separable(dense: nn.Conv2d) -> nn.Sequential:
+    channels = dense.in_channels
+    light = nn.Sequential(
+        OrderedDict(
+            depthwise=thinned(dense, channels, channels, bias=False),
+            bn1=nn.BatchNorm2d(channels),
+            relu1=nn.ReLU(inplace=True),
+            pointwise=nn.Conv2d(channels, dense.out_channels, 1, bias=dense.bias is not None),
+        )
+    )
+    init_weights(light)
+    return light.to(dense.weight.device, dense.weight.dtype)
+
+
+def thinned(dense: nn.Conv2d, outputs: int, groups: int, bias: bool) -> nn.Conv2d:
+    """A convolution of the same class, kernel, stride, padding and dilation in groups, with fresh weights."""
+    light = copy.copy(dense)
+    light._parameters = {}
+    light.out_channels, light.groups = outputs, groups
+    weight = dense.weight.new_empty(outputs, dense.in_channels // groups, *dense.kernel_size)
+    light.weight = nn.Parameter(weight)
+    light.register_parameter("bias", nn.Parameter(weight.new_zeros(outputs)) if bias else None)
+    init_weights(light)
+    return light
