@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from kdedge.core.errors import ModelError
 from kdedge.core.registry import Registry
+from kdedge.models.cost import Shape
 
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model", "kdedge.models")
 """Builders, called with classes, image_shape and the options that their signatures name."""
@@ -26,6 +27,10 @@ MODELS: Registry[Callable[..., nn.Module]] = Registry("model", "kdedge.models")
 Conv = Literal["dense", "grouped", "depthwise"]
 Groups = Annotated[int, Field(ge=1)]
 Width = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Stem = Literal["small", "large"]
+
+SMALL_IMAGE = 64
+"""Pixels a side up to which ImageNet networks get the stem for small images."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,10 @@ def conv_norm_relu(conv: nn.Module, channels: int) -> nn.Sequential:
 def scaled(widths: Sequence[int], factor: float) -> list[int]:
     """Channels times a width multiplier, each to the nearest multiple of 8 and at least 8; as they are at 1."""
     return list(widths) if factor == 1 else [max(8, int(width * factor / 8 + 0.5) * 8) for width in widths]
+
+
+def stem_for(image_shape: Shape) -> Stem:
+    return "small" if max(image_shape[1:]) <= SMALL_IMAGE else "large"
 
 
 def init_weights(model: nn.Module) -> None:

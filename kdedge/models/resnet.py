@@ -13,15 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdedge.core.errors import ModelError
-from kdedge.models.blocks import MODELS, Conv, Groups, Spatial, Width, init_weights, scaled
+from kdedge.models.blocks import MODELS, Conv, Groups, Spatial, Stem, Width, init_weights, scaled, stem_for
 from kdedge.models.cost import Shape
 from kdedge.models.features import FeaturePoint
 
 Shortcut = Literal["A", "B"]
-Stem = Literal["small", "large"]
-
-SMALL_IMAGE = 64
-"""Pixels a side up to which ImageNet networks get the stem for small images."""
 
 
 class ZeroPadShortcut(nn.Module):
@@ -161,9 +157,9 @@ def imagenet_resnet(
     stem: Stem | None = None,
 ) -> ResNet:
     """Four stages; without `stem`, the image size chooses it."""
-    stem = stem or ("small" if max(image_shape[1:]) <= SMALL_IMAGE else "large")
     widths = scaled((64, 64, 128, 256, 512), width)
-    return ResNet(block, depths, widths, classes, image_shape[0], Spatial(conv, groups), shortcut, stem)
+    spatial = Spatial(conv, groups)
+    return ResNet(block, depths, widths, classes, image_shape[0], spatial, shortcut, stem or stem_for(image_shape))
 
 
 for depth in (8, 14, 20, 32, 44, 56, 110):

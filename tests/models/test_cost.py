@@ -4,36 +4,7 @@ from torch import nn
 
 from kdedge.core.errors import ModelError
 from kdedge.models.cost import Cost, cost, layers, run_once
-from kdedge.models.zoo import build_model, model_costs
-
-PUBLISHED = {  # parameters in millions and MMAC of convolutions and linear layers, 32x32 images of 100 classes
-    "resnet20": ("0.278", "40.8"),
-    "resnet32": ("0.473", "69.1"),
-    "resnet56": ("0.862", "125.8"),
-    "resnet110": ("1.737", "253.2"),
-    "resnet8x4": ("1.234", "177.1"),
-    "resnet32x4": ("7.434", "1083"),
-    "vgg8": ("3.965", "96.2"),
-    "vgg11": ("9.277", "209.4"),
-    "vgg13": ("9.462", "284.9"),
-    "vgg19": ("20.087", "511.4"),
-    "resnet18": ("11.22", "555.5"),
-    "resnet50": ("23.71", "1298"),
-}
-
-
-def to_precision_of(printed, value):
-    return f"{value:.{len(printed.partition('.')[2])}f}"
-
-
-def test_costs_equal_the_published_table():
-    costs = dict(model_costs(100, (3, 32, 32)))
-
-    ours = {
-        name: (to_precision_of(params, costs[name].params / 1e6), to_precision_of(macs, costs[name].macs / 1e6))
-        for name, (params, macs) in PUBLISHED.items()
-    }
-    assert ours == PUBLISHED
+from kdedge.models.zoo import build_model
 
 
 def test_cost_counts_convolutions_and_linear_layers_only():

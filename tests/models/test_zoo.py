@@ -8,11 +8,12 @@ IMAGE = (3, 32, 32)
 
 
 def test_model_names_lists_the_networks_and_nothing_else():
-    cifar = [f"resnet{depth}" for depth in (8, 14, 20, 32, 44, 56, 110)]
+    resnet = ["resnet18", "resnet34", "resnet50", "resnet8x4", "resnet32x4"]
+    resnet += [f"resnet{depth}" for depth in (8, 14, 20, 32, 44, 56, 110)]
+    wrn = [f"wrn_{name}" for name in ("16_1", "16_2", "16_4", "28_2", "28_4", "28_10", "40_1", "40_2", "40_4")]
+    light = ["mobilenetv2", "mobilenetv2_x0_5", "shufflenetv1", "shufflenetv2"]
 
-    assert model_names() == sorted(
-        [*cifar, "resnet8x4", "resnet32x4", "resnet18", "resnet34", "resnet50", "vgg8", "vgg11", "vgg13", "vgg19"]
-    )
+    assert model_names() == sorted([*resnet, *wrn, *light, "vgg8", "vgg11", "vgg13", "vgg19"])
 
 
 @pytest.mark.parametrize(
