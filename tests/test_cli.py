@@ -112,7 +112,7 @@ def test_profile_of_a_run_whose_name_has_a_dot_is_of_the_run(forkserver: Forkser
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["export", "--trt"], 5, "--trt: kdedge has no TensorRT backend yet"),
+        (["export", "--trt", "--preset", "tensorrt"], 2, "--trt and --preset: each chooses the export section"),
         (
             ["profile", "--target", "ssh://jetson"],
             5,

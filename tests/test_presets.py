@@ -1,17 +1,19 @@
 """Every deployment preset: its keys are valid, and a small network goes all the way through it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import realtrt
 import torch
 from torch import nn
 
 from kdedge.core.load import load_preset, shipped
 from kdedge.core.recipe import Normalize
 from kdedge.engine.base import backend, backend_names
+from kdedge.engine.rows import run_rows
 from kdedge.export.onnx import export_onnx, read_metadata
-from kdedge.export.parity import predict_session
 from kdedge.export.precision import to_fp16, to_int8
 
 FOLDER = Path(__file__).parents[1] / "export"
@@ -31,7 +33,9 @@ def test_preset_says_what_it_is_for_and_names_a_backend(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
-def test_preset_builds_every_precision_it_names(path: Path, tmp_path: Path) -> None:
+def test_preset_builds_every_precision_it_names(
+    path: Path, tmp_path: Path, needs: Callable[[object, str], None]
+) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1, bias=False),
@@ -58,8 +62,11 @@ def test_preset_builds_every_precision_it_names(path: Path, tmp_path: Path) -> N
     for precision in export.precisions:
         source, built = tmp_path / f"{precision}.onnx", tmp_path / f"{precision}{engine.suffix}"
         assert (read_metadata(source)["opset"], read_metadata(source)["precision"]) == (export.opset, precision)
+        if engine.name == "trt":
+            assert precision in realtrt.build(needs, source, built, **export.backend_options)["precision"]
+            continue
         engine.build(source, built, export.backend_options)
         with engine.open(built, export.backend_options) as session:
-            outputs = predict_session(session, images)
+            outputs = run_rows(session, images)["logits"]
         tolerance = {"fp32": 1e-5, "fp16": 5e-3, "int8": 0.1}[precision] * np.abs(wanted).max()
         np.testing.assert_allclose(outputs, wanted, atol=tolerance)

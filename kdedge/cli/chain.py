@@ -32,24 +32,34 @@ def distill(recipe: RecipeName, changes: Overrides = None, quiet: Quiet = False,
 @app.command()
 def export(
     run: RunFolder = None,
-    trt: Annotated[bool, typer.Option("--trt", help="Build a TensorRT engine.")] = False,
-    ort: Annotated[bool, typer.Option("--ort", help="Build an ONNX Runtime engine (the default).")] = False,  # noqa: ARG001
+    trt: Annotated[
+        bool, typer.Option("--trt", help="TensorRT engines: preset tensorrt, unless the recipe is for TensorRT.")
+    ] = False,
+    ort: Annotated[
+        bool, typer.Option("--ort", help="ONNX Runtime engines: preset onnxruntime_cpu, unless the recipe is for it.")
+    ] = False,
     preset: Annotated[
         str | None, typer.Option(help="A preset (kdedge ls) instead of the recipe's export section.")
+    ] = None,
+    exit_: Annotated[
+        str | None,
+        typer.Option(
+            "--exit", metavar="K/N|all", help="Only what leads to early exit K of N; all: every exit, and a cascade."
+        ),
     ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """ONNX in every precision, compared hop by hop, and the engines."""
     output(quiet, as_json)
-    if trt:
-        raise MissingTool(
-            "--trt: kdedge has no TensorRT backend yet", "it builds ONNX Runtime engines", "kdedge export --ort"
-        )
+    chosen = [f"--{name}" for name, given in (("trt", trt), ("ort", ort), ("preset", preset)) if given]
+    if len(chosen) > 1:
+        raise KdedgeError(" and ".join(chosen), "each chooses the export section", f"kdedge export {chosen[0]}")
     from kdedge.pipeline.chain import perform_one
     from kdedge.pipeline.project import reopen
 
-    perform_one(reopen(run).with_preset(preset), "export")
+    project = reopen(run).with_preset(preset)
+    perform_one(project.with_backend("trt" if trt else "ort" if ort else None).with_exit(exit_), "export")
 
 
 @app.command()
@@ -122,6 +132,31 @@ def report(run: RunFolder = None, quiet: Quiet = False, as_json: AsJson = False)
     from kdedge.core.console import show_text
 
     show_text(str(project.run / PAGE))
+
+
+@app.command()
+def exits(
+    run: RunFolder = None,
+    accuracy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="92.5%|0.925",
+            help="Validation top-1 to choose the threshold for; the deepest exit's less half a point if not given.",
+        ),
+    ] = None,
+    precision: Annotated[str, typer.Option(help="Of the engines: fp32, fp16, int8.")] = "fp32",
+    threshold: Annotated[
+        float | None, typer.Option(metavar="T", help="Take this threshold, 0 to 1, instead of choosing one.")
+    ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Early exits: accuracy against mean cost, the threshold for a wanted accuracy, and what it gives."""
+    output(quiet, as_json)
+    from kdedge.pipeline.exits import Asked, find_threshold
+    from kdedge.pipeline.project import reopen
+
+    find_threshold(reopen(run), Asked(accuracy, threshold, precision))
 
 
 @app.command()

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from kdedge.cli.app import AsJson, Classes, Quiet, Side, app, output
-from kdedge.core.errors import require
+from kdedge.core.errors import KdedgeError, require
 
 
 @app.command()
@@ -38,13 +38,29 @@ def methods(name: Annotated[str | None, typer.Argument()] = None, as_json: AsJso
 
 
 @app.command()
-def models(classes: Classes = 100, size: Side = 32, as_json: AsJson = False) -> None:
-    """Networks by name, with parameters and MACs."""
+def models(
+    name: Annotated[str | None, typer.Argument(metavar="MODEL", help="The network to lighten.")] = None,
+    lighten: Annotated[
+        str | None, typer.Option(metavar="CONV", help="Show a network made of grouped, depthwise or auto convolutions.")
+    ] = None,
+    groups: Annotated[int | None, typer.Option(min=2, help="Groups of grouped convolutions; 4 if not given.")] = None,
+    classes: Classes = 100,
+    size: Side = 32,
+    as_json: AsJson = False,
+) -> None:
+    """Networks by name, with parameters and MACs; or one, layer by layer, before and after lightening."""
     output(False, as_json)
     require("torch", "train", "kdedge models")
-    from kdedge.pipeline.listing import show_models
+    from kdedge.pipeline.listing import show_lightened, show_models
 
-    show_models(classes, size)
+    if name is None and lighten is None:
+        show_models(classes, size)
+    elif name is None:
+        raise KdedgeError("--lighten without a network", "", f"kdedge models --lighten {lighten} vgg11")
+    elif lighten is None:
+        raise KdedgeError(f"kdedge models {name}", "a network is named to be lightened", f"kdedge layers {name}")
+    else:
+        show_lightened(name, lighten, groups, classes, size)
 
 
 @app.command()

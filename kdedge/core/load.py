@@ -153,7 +153,7 @@ WORDS = {
     "float_type float_parsing finite_number": "must be a number, not {input}",
     "bool_type bool_parsing": "must be true or false, not {input}",
     "string_type": "must be text, not {input}; put it in quotes",
-    "string_pattern_mismatch": "must be letters, digits and . _ - with a letter or digit first, not {input}",
+    "string_pattern_mismatch": "must be {form}, not {input}",
     "model_type dict_type": "must be a section of `key: value` lines, not {input}",
     "tuple_type": "must be a list, not {input}",
     "greater_than": "must be more than {gt:g}, not {input}",
@@ -164,11 +164,14 @@ WORDS = {
     "too_long": "takes {max_length} at most, but has {actual_length}",
     "literal_error": "must be {expected}, not {input}",
 }
+FORMS = {"name": "letters, digits and . _ - with a letter or digit first", "exits": "none, all or K/N such as 3/4"}
+"""Of the keys whose text must match a pattern."""
 TEMPLATES = {kind: text for kinds, text in WORDS.items() for kind in kinds.split()}
 
 
 def words(error: ErrorDetails) -> str:
-    value, context = error["input"], error.get("ctx", {})
+    value = error["input"]
+    context = {"form": FORMS.get(str(error["loc"][-1])), **error.get("ctx", {})}
     if error["type"] == "string_type" and isinstance(value, dict | list | None):
         return f"must be text, not {shown(value)}"
     text = TEMPLATES.get(error["type"], "{msg}, not {input}").format(input=shown(value), msg=error["msg"], **context)

@@ -63,9 +63,23 @@ class Data(Section):
     """Loader processes (folders of large images)."""
 
 
+class Lighten(Section):
+    """A network's k x k convolutions made grouped or depthwise-separable, whatever network it is."""
+
+    conv: Literal["grouped", "depthwise", "auto"]
+    """auto: grouped in residual branches, depthwise elsewhere between maps of the same 128 or more channels."""
+    groups: int | None = Field(None, ge=2)
+    """Of grouped convolutions; 4 when not given."""
+    shuffle: bool = True
+    """Deal channels out to all groups before a grouped convolution."""
+    init: Literal["random", "teacher"] = "random"
+    """teacher: start from the first teacher's weights, which must be those of the same network before lightening."""
+
+
 class Model(Section):
     name: str
     options: dict[str, Any] = {}
+    lighten: Lighten | None = None
 
 
 class Schedule(Section):
@@ -148,6 +162,8 @@ class Teacher(Model):
             raise ValueError("takes a checkpoint or a training section, not both")
         if self.training and self.training.methods:
             raise ValueError("a teacher's own training takes no distillation methods")
+        if self.lighten and self.lighten.init == "teacher":
+            raise ValueError("lighten.init: teacher is for the student; a teacher has none to start from")
         return self
 
 
@@ -202,6 +218,8 @@ class Export(Section):
     preprocess: bool = False
     """Put resize and normalise into the graph: its input is uint8 NHWC pixels."""
     precisions: tuple[Precision, ...] = Field(("fp32", "fp16", "int8"), min_length=1)
+    exits: str = Field("none", pattern=r"^(none|all|\d+/\d+)$")
+    """Early exits that self-distillation trained: none; K/N (the network up to its Kth exit); all, and a cascade."""
     calibration: Calibration = Calibration()
     quantization: Quantization = Quantization()
     tolerance: Tolerances = Tolerances()
@@ -267,8 +285,14 @@ class Recipe(Section):
     phases: tuple[Phase, ...] = Field(min_length=1)
     """Trained one after the other, the weights handed on."""
     baseline: bool = True
-    """Also train the student on the labels alone, so that the gain is seen."""
+    """Also train what the gain is measured from: the student on the labels alone, and what its methods name besides."""
     run: Run = Run()
     export: Export = Export()
     profile: Profile = Profile()
     gate: Gate = Gate()
+
+    @model_validator(mode="after")
+    def _someone_to_start_from(self) -> "Recipe":
+        if self.student.lighten and self.student.lighten.init == "teacher" and not self.teachers:
+            raise ValueError("student.lighten.init is teacher, and the recipe has no teachers")
+        return self

@@ -28,6 +28,8 @@ class TrainedModel(Record):
     validation_top1: float | None = None
     exits: dict[str, float] = {}
     """Test top-1 of each early exit, by stage."""
+    ensemble: float | None = None
+    """Test top-1 of the mean of all classifiers' probabilities; None without exits."""
     extra_params: int = 0
     """Parameters that only the training had: adapters, heads."""
     source: str = ""
@@ -45,6 +47,8 @@ class TrainingReport(Record):
     student: TrainedModel
     teacher: TrainedModel | None = None
     baseline: TrainedModel | None = None
+    controls: dict[str, TrainedModel] = {}
+    """The student trained by what its methods must be held against, such as deep supervision, by name."""
     environment: dict[str, str] = {}
 
 
@@ -87,18 +91,46 @@ class ExportedFile(Record):
     """Such as 'fp16 storage, fp32 compute on this provider'."""
 
 
+class ExitPoint(Record):
+    """One exit of what was exported, the student's own classifier included."""
+
+    name: str
+    """1/4, 2/4, ..."""
+    stage: str
+    """Feature point that it stands on; of the last, where the network ends."""
+    output: str
+    """exit1, exit2, ..., logits"""
+    params: int
+    """Of all that runs for an image that stops here, in `all` the heads of the exits before included."""
+    macs: int
+
+
 class ExportReport(Record):
     onnx: dict[str, ExportedFile]
     engines: dict[str, ExportedFile] = {}
     hops: list[Hop] = []
+    """Of early exits as well, as exit1/onnx-fp32; cascade-fp32 is the cascade with nothing stopped early."""
+    exit: str | None = None
+    """The exit that the network was cut after (K/N), or all; None: the student without exits."""
+    exits: list[ExitPoint] = []
+    """In order; one where the network was cut."""
     opset: int
     backend: str = ""
     environment: dict[str, str] = {}
 
-    def quality(self, precision: str) -> Quality | None:
+    def deployed(self, student: TrainedModel) -> TrainedModel:
+        """The student as it was exported: up to its exit, or with all its heads."""
+        if not self.exits:
+            return student
+        end = self.exits[-1]
+        top1 = next((hop.quality.top1 for hop in self.hops if hop.name == "torch"), student.top1)
+        return student.model_copy(update={"params": end.params, "macs": end.macs, "top1": top1})
+
+    def quality(self, precision: str, output: str = "logits") -> Quality | None:
         """Of the built engine; of the ONNX file where no engine was compared."""
         found = {hop.name: hop.quality for hop in self.hops}
-        return found.get(f"engine-{precision}") or found.get(f"onnx-{precision}")
+        exit_ = "" if output == "logits" else f"{output}/"
+        return found.get(f"{exit_}engine-{precision}") or found.get(f"{exit_}onnx-{precision}")
 
 
 class Distribution(Record):

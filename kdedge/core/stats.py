@@ -1,8 +1,12 @@
 """Numbers from samples, as pure functions of numpy arrays."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
+from kdedge.core.errors import KdedgeError
+from kdedge.core.exits import OperatingPoint
 from kdedge.core.report import Distribution, Quality
 
 Array = NDArray[np.float64]
@@ -90,3 +94,79 @@ def output_error(reference: NDArray[np.floating], candidate: NDArray[np.floating
     gap = np.abs(np.asarray(candidate, dtype=np.float64) - np.asarray(reference, dtype=np.float64))
     scale = max(float(np.abs(reference).max()), 1e-12)
     return float(gap.max()) / scale, float(gap.mean()) / scale
+
+
+class Answers(NamedTuple):
+    """What E exits say of N images."""
+
+    confidence: Array
+    """(E, N): the largest softmax probability."""
+    right: NDArray[np.bool_]
+    """(E, N)"""
+
+
+class Costs(NamedTuple):
+    """Of one image that stops at each of E exits, all that was computed on the way there included."""
+
+    macs: Array
+    latency_ms: Array
+
+
+def judge(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Answers:
+    """Exits' (E, N, K) logits against (N,) labels."""
+    scores = [np.asarray(exit_logits, dtype=np.float64) for exit_logits in logits]
+    confidence = np.stack([softmax(exit_scores).max(axis=1) for exit_scores in scores])
+    return Answers(confidence, np.stack([exit_scores.argmax(axis=1) == labels for exit_scores in scores]))
+
+
+def stops(confidence: Array, threshold: float) -> NDArray[np.int64]:
+    """(N,): the first exit that is at least as sure as `threshold`; the last one takes what is left."""
+    sure = confidence >= threshold
+    sure[-1] = True
+    return np.asarray(sure.argmax(axis=0), dtype=np.int64)
+
+
+def operating_point(answers: Answers, costs: Costs, threshold: float) -> OperatingPoint:
+    """Accuracy and mean cost when every image stops at the first exit that is sure enough."""
+    stopped = stops(answers.confidence, threshold)
+    shares = np.bincount(stopped, minlength=len(answers.confidence)) / len(stopped)
+    return OperatingPoint(
+        threshold=threshold,
+        top1=float(answers.right[stopped, np.arange(len(stopped))].mean()),
+        macs=float(shares @ costs.macs),
+        latency_ms=float(shares @ costs.latency_ms),
+        shares=shares.tolist(),
+    )
+
+
+def thresholds(confidence: Array, most: int = 200) -> Array:
+    """At most `most` in order: 0, where every image stops at once, 1, and a selection even over the confidences.
+
+    They lie halfway between confidences, so that rounding on another machine sends no image elsewhere.
+    """
+    found = np.unique(confidence[:-1])
+    between = (found[1:] + found[:-1]) / 2
+    chosen = np.unique(np.linspace(0, len(between) - 1, min(most - 2, len(between))).round().astype(int))
+    return np.unique(np.concatenate([[0.0], between[chosen], [1.0]]))
+
+
+def exit_curve(answers: Answers, costs: Costs) -> list[OperatingPoint]:
+    """From every image at the first exit to, as a rule, every image at the last."""
+    return [operating_point(answers, costs, float(threshold)) for threshold in thresholds(answers.confidence)]
+
+
+def choose(curve: list[OperatingPoint], wanted: float) -> OperatingPoint:
+    """The cheapest point, in mean MACs, that is accurate enough.
+
+    Raises:
+        KdedgeError: none is.
+    """
+    enough = [point for point in curve if point.top1 >= wanted]
+    if not enough:
+        best = max(point.top1 for point in curve)
+        raise KdedgeError(
+            f"accuracy {100 * wanted:.2f} %",
+            f"no threshold reaches it on the validation images, the best {100 * best:.2f} %",
+            f"kdedge exits --accuracy {int(1e4 * best) / 100:.2f}%",
+        )
+    return min(enough, key=lambda point: (point.macs, -point.top1))

@@ -73,7 +73,11 @@ class Method(nn.Module, ABC):
         """Named scalar terms, each name starting with the method's own."""
 
     def exits(self, student: View) -> dict[str, Tensor]:  # noqa: ARG002
-        """Logits (N, classes) of the early exits that this method trains, by stage; none here."""
+        """Logits (N, classes) of the early exits that this method trains, by stage; none here.
+
+        An exit is computed from its own stage's feature.  A network that is cut short has only some of the features,
+        and no logits: then there are only the exits that stand on those.
+        """
         return {}
 
     @classmethod

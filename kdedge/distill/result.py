@@ -1,5 +1,6 @@
 """What a finished training leaves: the weights that count, its own layers' weights, and the accuracy of its exits."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -26,6 +27,8 @@ class Result:
     """Of the methods' own layers."""
     exits: dict[str, float] = field(default_factory=dict)
     """Test top-1 by stage."""
+    ensemble: float | None = None
+    """Test top-1 of all classifiers together; None without exits."""
 
 
 def take_result(job: Job, device: torch.device) -> Result:
@@ -41,29 +44,37 @@ def take_result(job: Job, device: torch.device) -> Result:
     layers = nn.ModuleDict(methods)
     layers.load_state_dict(last.weights["methods"])
     rows = last.state["rows"]
+    exits, ensemble = exit_accuracies(job, methods.values(), device)
     return Result(
         epochs=last.epoch,
         seconds=sum(row["seconds"] for row in rows),
         validation_top1=rows[-1]["validation_top1"],
         extra_params=sum(p.numel() for p in layers.parameters()),
-        exits={stage: top1 for m in methods.values() for stage, top1 in exit_accuracies(job, m, device).items()},
+        exits=exits,
+        ensemble=ensemble,
     )
 
 
-def exit_accuracies(job: Job, method: Method, device: torch.device) -> dict[str, float]:
-    """Test top-1 of every early exit that a method trained, by stage; none where it trains none."""
-    if type(method).exits is Method.exits:
-        return {}
-    student, method = job.student.to(device).eval(), method.to(device).eval()
+def exit_accuracies(
+    job: Job, methods: Iterable[Method], device: torch.device
+) -> tuple[dict[str, float], float | None]:
+    """Test top-1 of every early exit that the methods trained, by stage, and of the ensemble of all classifiers."""
+    training = [method.to(device).eval() for method in methods if type(method).exits is not Method.exits]
+    if not training:
+        return {}, None
+    student = job.student.to(device).eval()
     normalize = Normalizer(job.dataset.normalize).to(device)
     stages: list[str] = []
     points = job.networks()[0].features
-    with FeatureTap(student, {name: points[name] for name in method.student_features}) as tap:
+    wanted = {name: points[name] for method in training for name in method.student_features}
+    with FeatureTap(student, wanted) as tap:
 
         def forward(pixels: Tensor) -> Tensor:
-            exits = method.exits(View(student(normalize(pixels)), tap.features))
+            view = View(student(normalize(pixels)), tap.features)
+            exits = {stage: logits for method in training for stage, logits in method.exits(view).items()}
             stages[:] = exits
-            return torch.stack(list(exits.values()), dim=1)
+            return torch.stack([*exits.values(), view.logits], dim=1)
 
         logits, labels = answers(forward, job.dataset.test, device, job.data.workers)
-    return {stage: accuracy(logits[:, index], labels) for index, stage in enumerate(stages)}
+    ensemble = accuracy(logits.softmax(dim=2).mean(dim=1), labels)
+    return {stage: accuracy(logits[:, index], labels) for index, stage in enumerate(stages)}, ensemble

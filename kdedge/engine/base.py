@@ -46,6 +46,9 @@ class TensorSpec:
 class Session(abc.ABC):
     """An opened model with named inputs and outputs; close it, or use it in a with-block."""
 
+    max_batch: int | None = None
+    """The largest batch it takes; None where there is no limit."""
+
     def __init__(
         self, model: str, inputs: list[TensorSpec], outputs: list[TensorSpec], provider: str, precision: dict[str, int]
     ) -> None:
@@ -125,7 +128,7 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def versions(self) -> dict[str, str]:
-        """The libraries that an engine is bound to.
+        """What an engine is bound to besides the CPU: its library, and the GPU where that matters.
 
         Raises:
             MissingTool: one is not installed.
@@ -142,8 +145,14 @@ class Backend(abc.ABC):
                 raise KdedgeError(f"unknown option {key!r} of backend {self.name}", nearest(key, self.defaults))
         return {**self.defaults, **options}
 
-    def build(self, onnx: Path, out: Path, options: dict[str, Any]) -> None:
+    def obstacle(self) -> str:
+        """Why this machine, which builds engines, cannot run them; empty where it can."""
+        return ""
+
+    def build(self, onnx: Path, out: Path, options: dict[str, Any]) -> dict[str, int]:
         """Build an engine for this machine, with its sidecar; an earlier one stays until the new one is whole.
+
+        Returns the nodes by the type they compute in, as `Session.precision_built` gives them later.
 
         Raises:
             ModelError: the ONNX file is missing, broken or not supported.
@@ -153,11 +162,11 @@ class Backend(abc.ABC):
         settings, versions = self.settings(options), self.versions()
         _must_exist(onnx)
         with atomic(out) as temporary:
-            self._build(onnx, temporary, settings)
-            precision = self._read_back(temporary)
+            precision = self._build(onnx, temporary, settings)
         write_sidecar(
             out, onnx, {"backend": self.name, "versions": versions, "options": settings, "precision": precision}
         )
+        return precision
 
     def open(self, path: Path, options: dict[str, Any]) -> Session:
         """Open an engine, or an ONNX file as it is.
@@ -172,14 +181,11 @@ class Backend(abc.ABC):
         return self._open(path, settings, checked_sidecar(path, self.name, versions))
 
     @abc.abstractmethod
-    def _build(self, onnx: Path, out: Path, settings: dict[str, Any]) -> None: ...
+    def _build(self, onnx: Path, out: Path, settings: dict[str, Any]) -> dict[str, int]:
+        """Returns the nodes by the type they compute in, read back from what was built; empty where it does not say."""
 
     @abc.abstractmethod
     def _open(self, path: Path, settings: dict[str, Any], sidecar: dict[str, Any] | None) -> Session: ...
-
-    @abc.abstractmethod
-    def _read_back(self, engine: Path) -> dict[str, int]:
-        """Nodes of a built engine by the type they compute in; empty where that cannot be read."""
 
 
 def _must_exist(path: Path) -> None:

@@ -1,10 +1,11 @@
-"""What decides how fast this machine computes: its CPU, its instruction sets, the cores this process may use.
+"""What decides how fast this machine computes: its CPU, its instruction sets, the cores this process may use, its GPU.
 
 Part of the device closure: Python 3.8, standard library only.  `root` stands for `/`, so that tests bring their own.
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import platform
@@ -12,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path("/")
+COMPUTE_CAPABILITY = (75, 76)  # the driver's attributes of its major and minor number
 # The ones that inference kernels are chosen by.
 EXTENSIONS = frozenset(
     [
@@ -125,3 +127,22 @@ def usable_cores(root: Path = ROOT) -> int:
 def identity(root: Path = ROOT) -> dict[str, str]:
     """What an engine optimized for one CPU is bound to."""
     return {"arch": platform.machine(), "cpu": cpu_model(root), "instruction_sets": instruction_sets(root)}
+
+
+def gpu() -> str:
+    """The first NVIDIA GPU and its compute capability, such as "Orin 8.7"; empty without one.
+
+    Asked of the driver: no package is needed, and a Jetson has no nvidia-smi that would know.
+    """
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return ""
+    device, name, major, minor = ctypes.c_int(), ctypes.create_string_buffer(256), ctypes.c_int(), ctypes.c_int()
+    asked = [
+        cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0),
+        cuda.cuDeviceGetName(name, len(name), device),
+        cuda.cuDeviceGetAttribute(ctypes.byref(major), COMPUTE_CAPABILITY[0], device),
+        cuda.cuDeviceGetAttribute(ctypes.byref(minor), COMPUTE_CAPABILITY[1], device),
+    ]
+    return "" if any(asked) else f"{name.value.decode('utf-8', 'replace')} {major.value}.{minor.value}"

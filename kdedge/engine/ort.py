@@ -60,7 +60,7 @@ class OrtBackend(Backend):
                 )
         return settings
 
-    def _build(self, onnx: Path, out: Path, settings: dict[str, Any]) -> None:
+    def _build(self, onnx: Path, out: Path, settings: dict[str, Any]) -> dict[str, int]:
         options = _session_options(settings, settings["graph_optimization"])
         options.optimized_model_filepath = str(out)
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", out.name + ".data")
@@ -72,9 +72,7 @@ class OrtBackend(Backend):
         stale = _input_names(built) - _input_names(source)
         if stale:  # weights that an old model lists as inputs, and that optimization folded away
             remove_inputs(out, stale)
-
-    def _read_back(self, engine: Path) -> dict[str, int]:
-        return count_precisions(engine)
+        return count_precisions(out)
 
     def _open(self, path: Path, settings: dict[str, Any], sidecar: dict[str, Any] | None) -> Session:
         level = settings["graph_optimization"] if sidecar is None else "none"

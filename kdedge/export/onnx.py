@@ -6,7 +6,7 @@ Only `trace` needs torch; reading, writing and the metadata work without it.
 import json
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -31,6 +31,20 @@ EXPORTER_OPSET = 18  # the lowest that torch's exporter writes
 SAME = 1e-4  # largest relative difference that simplifying may make
 
 
+class Outputs(NamedTuple):
+    """What a model puts out."""
+
+    logits: tuple[str, ...] = (OUTPUT,)
+    features: tuple[str, ...] = ()
+    """Names for the feature maps that it gives after its logits.  In the graph they are no outputs, but tensors so
+    called, at which it can be cut."""
+    exit: str | None = None
+    """For the metadata: which exits these are."""
+
+
+NO_EXITS = Outputs()
+
+
 def export_onnx(
     model: "nn.Module",
     out: Path,
@@ -38,11 +52,13 @@ def export_onnx(
     export: Export,
     normalize: Normalize,
     labels: tuple[str, ...],
+    outputs: Outputs = NO_EXITS,
 ) -> None:
     """Write `model`, in eval mode, to `out`; the model itself stays as it is.
 
-    The graph takes `images` and gives `logits` (N, classes).  Images are float32 (N, C, H, W), already normalized; with
-    `export.preprocess` they are uint8 (N, height, width, C) of any size.  N is 1 unless `export.dynamic_batch`.
+    The graph takes `images` and gives `logits` (N, classes), or what else `outputs` says.  Images are float32
+    (N, C, H, W), already normalized; with `export.preprocess` they are uint8 (N, height, width, C) of any size.  N is 1
+    unless `export.dynamic_batch`.
 
     Args:
         image_shape: (C, H, W) of what the model sees.
@@ -50,16 +66,19 @@ def export_onnx(
     Raises:
         ModelError: torch cannot export the model, or the result is not what was asked for.
     """
-    graph = trace(model, image_shape, export)
-    check_io(graph, image_shape, export, labels)
+    graph = trace(model, image_shape, export, (*outputs.logits, *outputs.features))
+    check_io(graph, image_shape, export, labels, outputs)
     graph = at_opset(simplify(graph, image_shape), export.opset)
+    hide(graph, outputs.features)
     if export.preprocess:
         add_preprocess(graph, image_shape, normalize)
-    describe(graph, image_shape, export, normalize, labels)
+    describe(graph, image_shape, export, normalize, labels, outputs)
     save(graph, out)
 
 
-def trace(model: "nn.Module", image_shape: tuple[int, int, int], export: Export) -> ModelProto:
+def trace(
+    model: "nn.Module", image_shape: tuple[int, int, int], export: Export, outputs: tuple[str, ...]
+) -> ModelProto:
     """The graph as torch's exporter writes it, batch norm folded into the convolutions."""
     import copy
 
@@ -73,7 +92,7 @@ def trace(model: "nn.Module", image_shape: tuple[int, int, int], export: Export)
             still,
             (images,),
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=list(outputs),
             opset_version=max(export.opset, EXPORTER_OPSET),
             dynamic_shapes=({0: torch.export.Dim("batch")},) if export.dynamic_batch else None,
             dynamo=True,
@@ -87,11 +106,14 @@ def trace(model: "nn.Module", image_shape: tuple[int, int, int], export: Export)
     return program.model_proto
 
 
-def check_io(graph: ModelProto, image_shape: tuple[int, int, int], export: Export, labels: tuple[str, ...]) -> None:
-    """Raises ModelError unless the graph takes one batch of images and gives one row of logits an image."""
+def check_io(
+    graph: ModelProto, image_shape: tuple[int, int, int], export: Export, labels: tuple[str, ...], outputs: Outputs
+) -> None:
+    """Raises ModelError unless the graph takes one batch of images and gives rows of logits, one an image."""
     batch = "batch" if export.dynamic_batch else 1
-    given = [(value.name, *dims(value)) for value in (*graph.graph.input, *graph.graph.output)]
-    wanted = [(INPUT, batch, *image_shape), (OUTPUT, batch, len(labels))]
+    logits = [value for value in graph.graph.output if value.name not in outputs.features]
+    given = [(value.name, *dims(value)) for value in (*graph.graph.input, *logits)]
+    wanted = [(INPUT, batch, *image_shape), *((name, batch, len(labels)) for name in outputs.logits)]
     if given != wanted:
         raise ModelError(f"the exported graph has {given}", f"for {len(labels)} labels it should have {wanted}")
 
@@ -107,7 +129,8 @@ def simplify(graph: ModelProto, image_shape: tuple[int, int, int]) -> ModelProto
     forget_source(simpler)
     batch = dims(graph.graph.input[0])[0]
     images = np.random.default_rng(0).standard_normal((2 if batch == "batch" else 1, *image_shape), dtype=np.float32)
-    error, _ = output_error(run(graph, images), run(simpler, images))
+    errors = [output_error(*pair)[0] for pair in zip(run(graph, images), run(simpler, images), strict=True)]
+    error = max(errors, key=lambda error: (error != error, error))  # what is no number is worst
     if not error <= SAME:
         raise ModelError(
             "simplifying the ONNX graph changed its outputs",
@@ -125,9 +148,16 @@ def forget_source(model: ModelProto) -> None:
         part.ClearField("doc_string")
 
 
-def run(graph: ModelProto, images: NDArray[np.float32]) -> NDArray[np.float32]:
+def run(graph: ModelProto, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    return np.asarray(session.run([OUTPUT], {INPUT: images})[0])
+    return [np.asarray(value) for value in session.run(None, {INPUT: images})]
+
+
+def hide(graph: ModelProto, names: tuple[str, ...]) -> None:
+    """Make inner tensors of these outputs, in place."""
+    for value in [value for value in graph.graph.output if value.name in names]:
+        graph.graph.output.remove(value)
+        graph.graph.value_info.append(value)
 
 
 def at_opset(graph: ModelProto, opset: int) -> ModelProto:
@@ -157,12 +187,18 @@ def opset_of(graph: ModelProto) -> int:
 
 
 def describe(
-    graph: ModelProto, image_shape: tuple[int, int, int], export: Export, normalize: Normalize, labels: tuple[str, ...]
+    graph: ModelProto,
+    image_shape: tuple[int, int, int],
+    export: Export,
+    normalize: Normalize,
+    labels: tuple[str, ...],
+    outputs: Outputs,
 ) -> None:
     """Note in the model what a program that runs it must know."""
     layout, dtype = ("NHWC", "uint8") if export.preprocess else ("NCHW", "float32")
     how = "pixels of any size" if export.preprocess else "(pixels / 255 - mean) / std"
-    graph.doc_string = f"{INPUT}: {dtype} {layout}, {how}.  {OUTPUT}: a row an image, a column a label."
+    logits = ", ".join(outputs.logits)
+    graph.doc_string = f"{INPUT}: {dtype} {layout}, {how}.  {logits}: a row an image, a column a label."
     graph.producer_name, graph.producer_version = "kdedge", metadata.version("kdedge")
     write_metadata(
         graph,
@@ -177,6 +213,7 @@ def describe(
             "dtype": dtype,
             "preprocess": export.preprocess,
             "normalize": normalize.model_dump(mode="json"),
+            **({"exit": outputs.exit} if outputs.exit else {}),
         },
     )
 

@@ -13,7 +13,6 @@ from kdedge.core.recipe import Tolerance
 from kdedge.core.report import Hop
 from kdedge.core.rundir import atomic_path
 from kdedge.core.stats import classify, output_error
-from kdedge.engine.base import Session
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,7 +46,10 @@ class Predictions:
 
 
 def predict_torch(model: "nn.Module", images: NDArray[np.float32], batch: int = 256) -> Logits:
-    """Logits (N, classes) of normalized images (N, C, H, W), in eval mode; the model's modes are put back."""
+    """Logits (N, classes) of normalized images (N, C, H, W), in eval mode; the model's modes are put back.
+
+    Of a model with several outputs, as early exits are, (outputs, N, classes).
+    """
     import torch
 
     modes = [(module, module.training) for module in model.modules()]
@@ -55,23 +57,13 @@ def predict_torch(model: "nn.Module", images: NDArray[np.float32], batch: int = 
     model.eval()
     try:
         with torch.inference_mode():
-            parts = [model(torch.tensor(part, device=device)).float().cpu().numpy() for part in batches(images, batch)]
+            answers = [model(torch.tensor(part, device=device)) for part in batches(images, batch)]
+            parts = [torch.stack(part) if isinstance(part, tuple) else part for part in answers]
+            logits = torch.cat(parts, dim=-2).float().cpu().numpy()
     finally:
         for module, training in modes:
             module.training = training
-    return np.concatenate(parts)
-
-
-def predict_session(session: Session, images: NDArray[Any], batch: int = 256) -> Logits:
-    """Logits (N, classes) of images in the session's own input form; a fixed batch wins over `batch`."""
-    given, taken = session.inputs[0], session.outputs[0]
-    fixed = given.shape[0]
-    parts = []
-    for part in batches(images, fixed or batch):
-        missing = fixed - len(part) if fixed else 0
-        feed = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
-        parts.append(session.run({given.name: feed})[taken.name][: len(part)])
-    return np.concatenate(parts).astype(np.float32, copy=False)
+    return logits
 
 
 def batches(images: NDArray[Any], size: int) -> list[NDArray[Any]]:

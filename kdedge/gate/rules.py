@@ -12,7 +12,17 @@ from typing import Any
 from kdedge.core.console import quantity
 from kdedge.core.errors import nearest
 from kdedge.core.recipe import Budget, Gate
-from kdedge.core.report import Baseline, Check, ExportReport, GateResult, Metric, ProfileReport, TrainingReport, Verdict
+from kdedge.core.report import (
+    Baseline,
+    Check,
+    ExportReport,
+    GateResult,
+    Metric,
+    ProfileReport,
+    TrainedModel,
+    TrainingReport,
+    Verdict,
+)
 from kdedge.gate.baseline import differences, remarks
 
 WORST_FIRST: tuple[Verdict, ...] = ("regression", "incomparable", "unstable", "insufficient", "pass")
@@ -36,7 +46,7 @@ def collect(training: TrainingReport, export: ExportReport, profiles: list[Profi
 
     The accuracy of a precision is that of the built engine; of the ONNX file where no engine was compared.
     """
-    metrics = trained(training)
+    metrics = trained(training) | deployed(export.deployed(training.student))
     for precision, file in export.engines.items():
         metrics[f"{precision}/engine_bytes"] = cost(file.bytes, "bytes")
     for precision, file in export.onnx.items():
@@ -49,17 +59,21 @@ def collect(training: TrainingReport, export: ExportReport, profiles: list[Profi
 
 
 def trained(training: TrainingReport) -> dict[str, Metric]:
-    student = training.student
-    metrics = {
+    metrics = {}
+    if training.teacher:
+        metrics["teacher/top1"] = accuracy(training.teacher.top1)
+    if training.baseline:
+        metrics["student/top1_gain"] = accuracy(training.student.top1 - training.baseline.top1)
+    return metrics
+
+
+def deployed(student: TrainedModel) -> dict[str, Metric]:
+    """Of what was exported: of a student cut after an early exit, what is left of it."""
+    return {
         "student/top1": accuracy(student.top1),
         "student/params": cost(student.params, "count"),
         "student/macs": cost(student.macs, "count"),
     }
-    if training.teacher:
-        metrics["teacher/top1"] = accuracy(training.teacher.top1)
-    if training.baseline:
-        metrics["student/top1_gain"] = accuracy(student.top1 - training.baseline.top1)
-    return metrics
 
 
 def profiled(profile: ProfileReport) -> dict[str, Metric]:

@@ -52,7 +52,7 @@ def lighten(
         ModelError: no convolution, none that can be rewritten, or one that the groups do not divide.
     """
     if groups is not None and conv == "depthwise":
-        raise ModelError(f"groups {groups} with conv 'depthwise'", "only grouped convolutions have groups", "leave it")
+        raise ModelError(f"groups {groups} with conv 'depthwise'", "only grouped convolutions have groups", "leave groups out")
     ran = [layer for layer in layers(model, image_shape) if layer.is_conv]
     candidates = rewritable(model, ran)
     plan = planned(model, image_shape, candidates, conv, groups or 4)
@@ -68,6 +68,51 @@ def lighten(
         model.set_submodule(step.path, light)
     run_once(model, image_shape)
     return plan
+
+
+@dataclass(frozen=True)
+class Change:
+    """One layer before and after; bytes are four times the parameters."""
+
+    path: str
+    layer: str
+    became: str
+    """Empty where nothing changed."""
+    params: tuple[int, int]
+    macs: tuple[int, int]
+
+
+def compare(
+    model: nn.Module, image_shape: Shape, conv: Conv, groups: int | None = None, shuffle: bool = True
+) -> list[Change]:
+    """Lighten a network, in place; returns its convolutions and linear layers before and after, and the whole.
+
+    Raises:
+        ModelError: as `lighten` does.
+    """
+    named = {path: spelled(module) for path, module in model.named_modules()}
+    before = {layer.path: layer for layer in layers(model, image_shape)}
+    became = {step.path: step.conv for step in lighten(model, image_shape, conv, groups, shuffle)}
+    after = {layer.path: layer for layer in layers(model, image_shape)}
+    return [
+        Change(
+            path or "all",
+            named[path],
+            became.get(path, ""),
+            (layer.params, after[path].params),
+            (layer.macs, after[path].macs),
+        )
+        for path, layer in before.items()
+        if named[path] or not path
+    ]
+
+
+def spelled(module: nn.Module) -> str:
+    if isinstance(module, nn.Conv2d):
+        kernel = "x".join(map(str, module.kernel_size))
+        groups = f", {module.groups} groups" if module.groups > 1 else ""
+        return f"conv {kernel} {module.in_channels} -> {module.out_channels}{groups}"
+    return f"linear {module.in_features} -> {module.out_features}" if isinstance(module, nn.Linear) else ""
 
 
 def rewritable(model: nn.Module, ran: list[Layer]) -> dict[str, nn.Conv2d]:

@@ -1,8 +1,9 @@
-"""data -> arrays/calibration.npz and arrays/eval.npz: images as the exported model takes them, labels, image ids.
+"""data -> arrays/{calibration,eval,validation}.npz: images as the exported model takes them, labels, image ids.
 
 Below this line of the pipeline nothing knows a data set: export, engine, profile and a board see arrays.
 """
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,13 +23,22 @@ LIMIT = 2**30
 
 def write_arrays(dataset: Dataset, export: Export, folder: Path) -> list[str]:
     """Returns the names of the two files, relative to the run."""
-    channels, height, width = dataset.image_shape
-    per_image = channels * height * width * (1 if export.preprocess else 4)
+    form = dataset.normalize, export.preprocess
     calibration = spread(len(dataset.train), export.calibration.images)
-    evaluation = spread(len(dataset.test), max(1, LIMIT // per_image))
-    write(folder / "calibration.npz", dataset.train.subset(calibration), dataset.normalize, export, calibration)
-    write(folder / "eval.npz", dataset.test.subset(evaluation), dataset.normalize, export, evaluation)
+    evaluation = spread(len(dataset.test), limit(dataset, export.preprocess))
+    write(folder / "calibration.npz", dataset.train.subset(calibration), *form, calibration)
+    write(folder / "eval.npz", dataset.test.subset(evaluation), *form, evaluation)
     return [f"{folder.name}/calibration.npz", f"{folder.name}/eval.npz"]
+
+
+def write_validation(dataset: Dataset, preprocess: bool, path: Path) -> None:
+    """The images that choices about a finished model are made on, as evaluation has its own."""
+    chosen = spread(len(dataset.validation), limit(dataset, preprocess))
+    write(path, dataset.validation.subset(chosen), dataset.normalize, preprocess, chosen)
+
+
+def limit(dataset: Dataset, preprocess: bool) -> int:
+    return max(1, LIMIT // (math.prod(dataset.image_shape) * (1 if preprocess else 4)))
 
 
 def spread(available: int, wanted: int) -> Tensor:
@@ -36,11 +46,11 @@ def spread(available: int, wanted: int) -> Tensor:
     return torch.linspace(0, available - 1, min(wanted, available), dtype=torch.float64).round().long()
 
 
-def write(path: Path, images: ImageSet | FolderSet, normalize: Normalize, export: Export, ids: Tensor) -> None:
+def write(path: Path, images: ImageSet | FolderSet, normalize: Normalize, preprocess: bool, ids: Tensor) -> None:
     parts, labels = [], []
     normalizer = Normalizer(normalize)
     for batch in eval_batches(images, 500, torch.device("cpu")).epoch(0):
-        parts.append((batch.images.permute(0, 2, 3, 1) if export.preprocess else normalizer(batch.images)).numpy())
+        parts.append((batch.images.permute(0, 2, 3, 1) if preprocess else normalizer(batch.images)).numpy())
         labels.append(batch.labels.numpy())
     with atomic_path(path) as temporary:
         np.savez(temporary, images=np.concatenate(parts), labels=np.concatenate(labels), ids=ids.numpy())

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from kdedge.core import console
-from kdedge.core.recipe import CrossEntropy, Normalize, Phase
+from kdedge.core.recipe import CrossEntropy, Normalize, Phase, Recipe
 from kdedge.core.report import TrainedModel, TrainingReport
 from kdedge.core.rundir import digest, write_json
 from kdedge.data.build import Dataset, build_data
+from kdedge.distill.base import METHODS
 from kdedge.distill.evaluate import accuracy, predict
 from kdedge.distill.job import Job, cpu_threads, make_fabric
 from kdedge.distill.result import Result
@@ -21,8 +22,8 @@ from kdedge.export.parity import Predictions
 from kdedge.models.weights import save_weights
 from kdedge.pipeline.environment import environment
 from kdedge.pipeline.names import check_names, check_networks
-from kdedge.pipeline.networks import TeacherNet, build, describe, obtain_teacher
-from kdedge.pipeline.project import TRAINING, Project
+from kdedge.pipeline.networks import TeacherNet, describe, obtain_teacher, start_student
+from kdedge.pipeline.project import TRAINING, Project, control_folder
 from kdedge.pipeline.show import show_training
 
 
@@ -36,6 +37,7 @@ def run(project: Project) -> list[str]:
     work = Distillation(project, dataset)
     teacher = work.teacher()
     baseline = work.train_baseline() if recipe.baseline else None
+    controls = {name: work.train_control(name) for name in controls_of(recipe)} if recipe.baseline else {}
     student = work.train_student()
     report = TrainingReport(
         recipe=recipe.name,
@@ -48,6 +50,7 @@ def run(project: Project) -> list[str]:
         student=student,
         teacher=teacher,
         baseline=baseline,
+        controls=controls,
         environment=environment(),
     )
     write_json(project.run / TRAINING, report)
@@ -106,12 +109,20 @@ class Distillation:
     def train_baseline(self) -> TrainedModel:
         """The same student, from the same start, for the same epochs, on the labels alone."""
         phases = tuple(labels_only(phase) for phase in self.recipe.phases)
-        recipe = self.recipe.model_copy(update={"phases": phases, "teachers": ()})
+        start = self.recipe.student.lighten
+        teachers = self.recipe.teachers if start and start.init == "teacher" else ()
+        recipe = self.recipe.model_copy(update={"phases": phases, "teachers": teachers})
         return self.train("baseline", phases, replace(self.project, recipe=recipe).student_key(), None)
+
+    def train_control(self, name: str) -> TrainedModel:
+        """The same student by what its methods must be held against."""
+        recipe = self.recipe.model_copy(update={"phases": tuple(controlled(p, name) for p in self.recipe.phases)})
+        identity = replace(self.project, recipe=recipe).student_key()
+        return self.train(control_folder(name), recipe.phases, identity, self.frozen)
 
     def train(self, name: str, phases: tuple[Phase, ...], identity: str, teacher: FrozenTeacher | None) -> TrainedModel:
         recipe, folder = self.recipe, self.project.run / name
-        network = build(recipe.student, self.dataset, recipe.seed)
+        network = start_student(recipe, self.dataset, self.frozen)
         label = f"{name} {recipe.student.name}"
         job = Job(
             label,
@@ -137,6 +148,7 @@ class Distillation:
             epochs=result.epochs,
             seconds=result.seconds,
             exits=result.exits,
+            ensemble=result.ensemble,
             extra_params=result.extra_params,
             source="trained",
         )
@@ -145,3 +157,19 @@ class Distillation:
 def labels_only(phase: Phase) -> Phase:
     smoothing = phase.cross_entropy.label_smoothing
     return phase.model_copy(update={"methods": (), "cross_entropy": CrossEntropy(label_smoothing=smoothing)})
+
+
+def controls_of(recipe: Recipe) -> list[str]:
+    """Names of what the recipe's methods must be held against."""
+    found = [METHODS.get(use.name).control(use.options) for phase in recipe.phases for use in phase.methods]
+    return list(dict.fromkeys(control[0] for control in found if control))
+
+
+def controlled(phase: Phase, name: str) -> Phase:
+    """A phase whose methods that have a control of this name are replaced by it."""
+    uses = []
+    for use in phase.methods:
+        control = METHODS.get(use.name).control(use.options)
+        same = control is not None and control[0] == name
+        uses.append(use.model_copy(update={"options": control[1]}) if control and same else use)
+    return phase.model_copy(update={"methods": tuple(uses)})

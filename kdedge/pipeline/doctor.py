@@ -1,6 +1,7 @@
 """What this machine has and lacks, each with the line that brings it."""
 
-from importlib.metadata import version
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from kdedge.core import console
@@ -19,6 +20,8 @@ NEEDS = {
     "onnxsim": ("export", "train"),
     "sklearn": ("the digits data set", "train"),
     "tensorboard": ("training logs", "train"),
+    "tensorrt": ("TensorRT engines", "tensorrt"),
+    "pycuda": ("running TensorRT engines", "tensorrt"),
 }
 
 
@@ -44,8 +47,16 @@ def shown(key: str, value: object) -> str:
 def package_row(package: str, used_for: str, extra: str) -> list[str]:
     if find_spec(package):
         name = {"lightning_fabric": "lightning-fabric", "sklearn": "scikit-learn"}.get(package, package)
-        return [package, version(name), used_for, ""]
+        return [package, version_of(package, name), used_for, ""]
     return [package, "missing", used_for, f'pip install "kdedge[{extra}]"' if extra else "pip install kdedge"]
+
+
+def version_of(package: str, name: str) -> str:
+    """As pip knows it, else as the package says: a board's own TensorRT was not installed by pip."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return str(getattr(import_module(package), "__version__", "unknown"))
 
 
 def accelerator() -> str:

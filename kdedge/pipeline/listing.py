@@ -3,13 +3,16 @@
 import inspect
 import json
 import shutil
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import get_args
 
 from kdedge.core import console
 from kdedge.core.console import many, show_table
 from kdedge.core.errors import KdedgeError, nearest
 from kdedge.core.load import shipped
-from kdedge.core.recipe import Recipe
+from kdedge.core.recipe import Lighten, Recipe
 
 
 def first_comment(path: Path) -> str:
@@ -74,6 +77,48 @@ def show_models(classes: int, size: int) -> None:
     caption = "also torchvision:NAME and timm:NAME"
     show_table(f"models, {classes} classes, {size}x{size}", ("name", "parameters", "MACs"), table, caption)
     console.emit([dict(zip(("name", "params", "macs"), row, strict=True)) for row in table])
+
+
+def show_lightened(model: str, conv: str, groups: int | None, classes: int, size: int) -> None:
+    """A network's convolutions and linear layers before and after lightening.
+
+    Raises:
+        KdedgeError: a conv that there is not, or a network that cannot be lightened by it.
+    """
+    known = get_args(Lighten.model_fields["conv"].annotation)
+    if conv not in known:
+        raise KdedgeError(f"--lighten {conv}", nearest(conv, known), f"kdedge models --lighten {known[0]} {model}")
+    how = Lighten(conv=conv, groups=groups)
+    from kdedge.models.lighten import compare
+    from kdedge.models.zoo import build_model
+
+    shape = (3, size, size)
+    changes = compare(build_model(model, {}, classes, shape), shape, how.conv, how.groups, how.shuffle)
+    table = [
+        [
+            change.path,
+            change.layer,
+            change.became,
+            both(change.params, many),
+            both(change.macs, many),
+            both((4 * change.params[0], 4 * change.params[1]), console.size),
+        ]
+        for change in changes
+    ]
+    whole = changes[-1]
+    show_table(
+        f"{model}, {how.conv}: {classes} classes, {size}x{size}",
+        ("module", "layer", "becomes", "parameters", "MACs", "bytes in fp32"),
+        table,
+        f"{whole.params[0] / whole.params[1]:.1f} times fewer parameters, {whole.macs[0] / whole.macs[1]:.1f} times "
+        "fewer MACs; kdedge run measures what that buys in time",
+    )
+    console.emit([asdict(change) for change in changes])
+
+
+def both(counts: tuple[int, int], spell: Callable[[float], str]) -> str:
+    before, after = counts
+    return spell(before) if before == after else f"{spell(before)} -> {spell(after)}"
 
 
 def show_layers(model: str, classes: int, size: int) -> None:

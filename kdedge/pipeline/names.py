@@ -12,6 +12,7 @@ from kdedge.data.build import DATASETS, Dataset
 from kdedge.distill.base import METHODS
 from kdedge.engine.base import backend
 from kdedge.models.blocks import MODELS
+from kdedge.pipeline.heads import choose_exits
 from kdedge.pipeline.networks import build
 from kdedge.pipeline.project import Project
 
@@ -54,12 +55,17 @@ def check_options(project: Project, use: MethodUse, path: KeyPath) -> Iterator[P
 
 
 def check_networks(project: Project, dataset: Dataset) -> None:
-    """Raises RecipeError with every network that does not build under its name and options."""
+    """Raises RecipeError with every network that does not build under its name and options, or has not the exits to
+    export."""
     problems = [
         found
         for path, model in networks(project.recipe).items()
         if (found := attempt(project, path, lambda model=model: build(model, dataset, 0)))  # type: ignore[misc]
     ]
+    if not problems:
+        student = build(project.recipe.student, dataset, 0)
+        found = attempt(project, ("export", "exits"), lambda: choose_exits(project.recipe, dataset, student))
+        problems = [found] if found else []
     if problems:
         raise report_problems(project.source.name, problems)
 

@@ -13,29 +13,58 @@ from kdedge.core.recipe import Model, Normalize, Recipe, Teacher
 from kdedge.core.report import TrainedModel
 from kdedge.core.rundir import RunDir, cache_folder, digest, sha256_file
 from kdedge.data.build import Dataset
+from kdedge.data.loader import Normalizer, eval_batches
 from kdedge.data.locate import stamp
 from kdedge.distill.job import Job
 from kdedge.distill.logs import read_rows
+from kdedge.distill.teachers import FrozenTeacher
 from kdedge.distill.trainer import train
 from kdedge.models.cost import cost
+from kdedge.models.inherit import inherit
+from kdedge.models.lighten import Rewritten, lighten
 from kdedge.models.weights import load_weights
 from kdedge.models.zoo import build_model
 from kdedge.pipeline.project import Project, plain, training_sections
 
 WEIGHTS, LOG = "weights.safetensors", "log.csv"
+INHERIT_IMAGES = 256
 
 
 def build(model: Model, dataset: Dataset, seed: int) -> nn.Module:
     """With weights that only the seed decides."""
+    return build_and_lighten(model, dataset, seed)[0]
+
+
+def build_and_lighten(model: Model, dataset: Dataset, seed: int) -> tuple[nn.Module, list[Rewritten]]:
+    """A network, and what of it was rewritten."""
     torch.manual_seed(seed)
-    return build_model(model.name, model.options, len(dataset.labels), dataset.image_shape)
+    network = build_model(model.name, model.options, len(dataset.labels), dataset.image_shape)
+    how = model.lighten
+    return network, lighten(network, dataset.image_shape, how.conv, how.groups, how.shuffle) if how else []
+
+
+def start_student(recipe: Recipe, dataset: Dataset, teacher: FrozenTeacher | None) -> nn.Module:
+    """The student before its first step: fresh, or with what it can keep of its teacher's weights."""
+    network, rewritten = build_and_lighten(recipe.student, dataset, recipe.seed)
+    if teacher and recipe.student.lighten and recipe.student.lighten.init == "teacher":
+        device = next(teacher.model.parameters()).device
+        some = dataset.train.subset(torch.arange(min(INHERIT_IMAGES, len(dataset.train))))
+        pixels = next(eval_batches(some, len(some), device).epoch(0)).images
+        own = Normalizer(dataset.normalize).to(device)
+        inherit(network.to(device), teacher.model, rewritten, own(pixels), teacher.normalize(pixels))
+    return network
+
+
+def lightened(model: Model) -> dict[str, Any]:
+    """What of its lightening a reader should see beside its options."""
+    return model.lighten.model_dump(exclude_defaults=True) if model.lighten else {}
 
 
 def describe(model: Model, network: nn.Module, dataset: Dataset, **measured: Any) -> TrainedModel:
     price = cost(network, dataset.image_shape)
     return TrainedModel(
         model=model.name,
-        options=model.options,
+        options=model.options | lightened(model),
         params=price.params,
         macs=price.macs,
         weight_bytes=price.weight_bytes,

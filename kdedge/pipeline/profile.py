@@ -1,10 +1,11 @@
 """export.json and engine/* -> profile/<precision>.json; or any ONNX model or engine on its own"""
 
 from pathlib import Path
+from typing import get_args
 
 from kdedge.core import console
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import Profile
+from kdedge.core.recipe import Precision, Profile
 from kdedge.core.report import ExportReport, ProfileReport
 from kdedge.core.rundir import read_record, write_json
 from kdedge.pipeline.project import EXPORT, Project
@@ -16,19 +17,21 @@ from kdedge.profile.targets import LocalTarget
 def run(project: Project) -> list[str]:
     """Measure every engine of a run, each in fresh processes; returns the artifacts."""
     export = read_record(project.run / EXPORT, ExportReport)
+    recipe = project.recipe.export
+    precisions = [name for name in get_args(Precision) if name in export.engines]
     reports = {
         name: profile_model(
             project.run / engine.path,
             export.backend,
             project.recipe.profile,
             name=name,
-            precision=name if name in project.recipe.export.precisions else "fp32",
-            options=project.recipe.export.backend_options,
+            precision=name if name in precisions else "fp32",
+            options=recipe.backend_options if recipe.backend == export.backend else {},
             target=LocalTarget(),
         )
         for name, engine in export.engines.items()
     }
-    note_no_gain([reports[precision] for precision in project.recipe.export.precisions])
+    note_no_gain([reports[precision] for precision in precisions])
     for name, report in reports.items():
         write_json(project.run / f"profile/{name}.json", report)
     show_profiles(list(reports.values()))

@@ -5,11 +5,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from kdedge.core.errors import KdedgeError, ModelError
 from kdedge.core.load import LoadedRecipe, load_preset
-from kdedge.core.recipe import Recipe, Teacher
+from kdedge.core.recipe import Export, Recipe, Teacher
 from kdedge.core.rundir import RUNS, RunDir, digest, newest_run, read_record, sha256_file, write_json
 from kdedge.core.source import Source
 from kdedge.data.locate import data_root, stamp
@@ -18,6 +18,8 @@ from kdedge.engine.machine import identity
 
 RECIPE = "recipe.json"
 TRAINING, EXPORT, GATE, PAGE = "training.json", "export.json", "gate.json", "report.html"
+EXITS = "exits.json"
+PRESETS = {"ort": "onnxruntime_cpu", "trt": "tensorrt"}
 
 
 class SavedRecipe(BaseModel):
@@ -71,7 +73,8 @@ class Project:
         if command == "export":
             teacher = run.sha256("teacher.safetensors") if recipe.teachers else None
             engine = backend(recipe.export.backend).versions() | identity()
-            return digest([plain(recipe.export), run.sha256("student/weights.safetensors"), teacher, engine])
+            heads = run.sha256("student/methods.safetensors") if recipe.export.exits != "none" else None
+            return digest([plain(recipe.export), run.sha256("student/weights.safetensors"), heads, teacher, engine])
         if command == "profile":
             return digest([plain(recipe.profile), run.sha256(EXPORT)])
         if command == "gate":
@@ -79,8 +82,10 @@ class Project:
             inputs = [run.sha256(name) for name in (TRAINING, EXPORT, *self.profiles())]
             known = sha256_file(baseline) if baseline and baseline.is_file() else None
             return digest([plain(recipe.gate), known, inputs])
+        if command == "exits":
+            return digest(run.sha256(EXPORT))
         if command == "report":
-            return digest([run.sha256(name) for name in (TRAINING, EXPORT, *self.profiles(), GATE)])
+            return digest([run.sha256(name) for name in (TRAINING, EXPORT, *self.profiles(), GATE, *self.exits())])
         raise KdedgeError(f"no command {command!r}")
 
     def profiles(self) -> list[str]:
@@ -89,6 +94,10 @@ class Project:
         if entry is None:
             raise KdedgeError(f"{self.run.path} has not been profiled", "", "kdedge profile")
         return entry.artifacts
+
+    def exits(self) -> list[str]:
+        """The record of the early exits, where there is one of the engines that the run has now."""
+        return [EXITS] if self.run.fresh("exits", self.key("exits")) else []
 
     def baseline(self) -> Path | None:
         name = self.recipe.gate.baseline
@@ -99,6 +108,25 @@ class Project:
         if name is None:
             return self
         return replace(self, recipe=self.recipe.model_copy(update={"export": load_preset(name)}))
+
+    def with_backend(self, name: str | None) -> "Project":
+        """The same run for one inference library: exported as its recipe says if it is for that, else by a preset."""
+        return self if name in (None, self.recipe.export.backend) else self.with_preset(PRESETS[str(name)])
+
+    def with_exit(self, name: str | None) -> "Project":
+        """The same run exported with these exits.
+
+        Raises:
+            KdedgeError: not what `export.exits` can be.
+        """
+        if name is None:
+            return self
+        try:
+            export = Export.model_validate({**plain(self.recipe.export), "exits": name})
+        except ValidationError:
+            fix = "kdedge export --exit all, or --exit 3/4"
+            raise KdedgeError(f"--exit {name}", "it must be none, all or K/N", fix) from None
+        return replace(self, recipe=self.recipe.model_copy(update={"export": export}))
 
     def with_profile(self, changes: dict[str, Any]) -> "Project":
         """The same run measured in another way."""
@@ -114,6 +142,11 @@ class Project:
 
     def save(self) -> None:
         write_json(self.run / RECIPE, SavedRecipe(recipe=self.recipe, folder=str(self.folder)))
+
+
+def control_folder(name: str) -> str:
+    """Where in a run a student trained by one of its methods' controls is."""
+    return name.replace(" ", "_")
 
 
 def plain(section: Any) -> Any:

@@ -2,10 +2,11 @@
 
 from datetime import UTC, datetime
 
-from kdedge.core.rundir import write_text
+from kdedge.core.exits import ExitsReport
+from kdedge.core.rundir import read_record, write_text
 from kdedge.distill.logs import read_rows
 from kdedge.pipeline.gate import read_records, read_result
-from kdedge.pipeline.project import GATE, PAGE, Project, plain
+from kdedge.pipeline.project import EXITS, GATE, PAGE, Project, control_folder, plain
 from kdedge.pipeline.summary import COLUMNS, summary_rows
 from kdedge.report.html import ReportData, render
 
@@ -13,7 +14,9 @@ from kdedge.report.html import ReportData, render
 def run(project: Project) -> list[str]:
     """Write the page and say where it is."""
     training, export, profiles = read_records(project)
-    logs = {name: f"{name}/log.csv" for name in ("teacher", "student", "baseline")}
+    folders = {name: name for name in ("teacher", "student", "baseline")}
+    folders |= {name: control_folder(name) for name in training.controls}
+    logs = {name: f"{folder}/log.csv" for name, folder in folders.items()}
     known = project.run.manifest.artifacts
     data = ReportData(
         title=project.recipe.name,
@@ -26,6 +29,7 @@ def run(project: Project) -> list[str]:
         summary=(COLUMNS, summary_rows(training, export, profiles)),
         command=f"kdedge run {project.source.name}",
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        exits=read_record(project.run / EXITS, ExitsReport) if project.exits() else None,
     )
     write_text(project.run / PAGE, render(data))
     return [PAGE]

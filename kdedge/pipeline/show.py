@@ -2,16 +2,32 @@
 
 from kdedge.core import console
 from kdedge.core.console import many, percent, show_table, size
-from kdedge.core.report import ExportReport, GateResult, Hop, ProfileReport, TrainedModel, TrainingReport
+from kdedge.core.exits import ExitsReport
+from kdedge.core.report import ExitPoint, ExportReport, GateResult, Hop, ProfileReport, TrainedModel, TrainingReport
 from kdedge.gate.render import COLUMNS, headline, rows
+from kdedge.report import exits
 
 
 def show_training(report: TrainingReport) -> None:
-    networks = {"teacher": report.teacher, "student, labels only": report.baseline, "student": report.student}
+    networks = {
+        "teacher": report.teacher,
+        "student, labels only": report.baseline,
+        **{f"student, {name}": network for name, network in report.controls.items()},
+        "student": report.student,
+    }
     columns = ("network", "model", "top-1", "parameters", "MACs", "epochs", "seconds")
-    table = [training_row(label, network) for label, network in networks.items() if network]
-    table += [[f"  exit {stage}", "", percent(top1), "", "", "", ""] for stage, top1 in report.student.exits.items()]
+    table = []
+    for label, network in networks.items():
+        if network:
+            table += [training_row(label, network), *exit_rows(network)]
     show_table(f"distill: {', '.join(report.methods) or 'labels only'}", columns, table)
+
+
+def exit_rows(network: TrainedModel) -> list[list[str]]:
+    top1s = {f"  exit {stage}": top1 for stage, top1 in network.exits.items()}
+    if network.ensemble is not None:
+        top1s["  all exits together"] = network.ensemble
+    return [[label, "", percent(top1), "", "", "", ""] for label, top1 in top1s.items()]
 
 
 def training_row(label: str, network: TrainedModel) -> list[str]:
@@ -28,8 +44,21 @@ def training_row(label: str, network: TrainedModel) -> list[str]:
 
 
 def show_export(report: ExportReport) -> None:
-    columns = ("hop", "against", "top-1", "top-5", "ECE", "agreement", "max error", "mean error")
-    show_table(f"export: opset {report.opset}, {report.backend}", columns, [hop_row(hop) for hop in report.hops])
+    columns: tuple[str, ...] = ("hop", "against", "top-1", "top-5", "ECE", "agreement", "max error", "mean error")
+    rows = [hop_row(hop) for hop in report.hops if "/" not in hop.name]  # of the early exits the table below has enough
+    exit_ = f", exit {report.exit}" if report.exit else ""
+    show_table(f"export: opset {report.opset}, {report.backend}{exit_}", columns, rows)
+    if report.exits:
+        precisions = [name for name in report.onnx if report.quality(name)]
+        columns = ("exit", "after", "parameters", "MACs", *(f"{name} top-1" for name in precisions))
+        table = [exit_row(report, end, precisions) for end in report.exits]
+        show_table("exits: all that runs up to each", columns, table)
+
+
+def exit_row(report: ExportReport, end: ExitPoint, precisions: list[str]) -> list[str]:
+    found = [report.quality(precision, end.output) for precision in precisions]
+    top1s = [percent(quality.top1) if quality else "-" for quality in found]
+    return [end.name, end.stage, many(end.params), many(end.macs), *top1s]
 
 
 def hop_row(hop: Hop) -> list[str]:
@@ -79,6 +108,12 @@ def profile_row(report: ProfileReport) -> list[str]:
         f"{report.first_ms:.2f}",
         size(report.peak_memory_bytes),
     ]
+
+
+def show_exits(report: ExitsReport) -> None:
+    show_table(f"early exits: {report.precision}, batch 1, {report.threads} threads", exits.COLUMNS, exits.rows(report))
+    for text in (exits.summary(report), *exits.remarks(report)):
+        console.say(text)
 
 
 def show_gate(result: GateResult) -> None:

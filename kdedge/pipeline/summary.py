@@ -16,13 +16,16 @@ def summary_rows(training: TrainingReport, export: ExportReport, profiles: list[
     student = training.student.model
     if training.baseline:
         rows.append(row(f"{student}, labels only", training.baseline.top1, training.baseline, export, measured, None))
+    for name, control in training.controls.items():
+        rows.append(row(f"{student}, {name}", control.top1, control, export, measured, None))
     for precision in export.onnx:
         if precision != "teacher":
             quality = export.quality(precision)
             top1 = quality.top1 if quality else training.student.top1
             notes = export.engines[precision].notes if precision in export.engines else []
+            notes = [f"exit {export.exit}", *notes] if export.exit not in (None, "all") else notes
             label = f"student {precision} ({', '.join(notes)})" if notes else f"student {precision}"
-            rows.append(row(label, top1, training.student, export, measured, precision))
+            rows.append(row(label, top1, export.deployed(training.student), export, measured, precision))
     return rows
 
 

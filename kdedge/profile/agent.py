@@ -5,6 +5,8 @@
                         "seconds": 1.0, "warmup_cap": 2.0}
     {"mode": "predict", "backend": "ort", "model": "m.onnx", "options": {}, "batch": 64,
                         "arrays": "in.npz", "outputs": "out.npz"}
+    {"mode": "cascade", "backend": "ort", "model": "cascade.fp32.json", "options": {}, "threshold": 0.9,
+                        "arrays": "eval.npz", "images": 1000, "warmup_cap": 2.0}
 
 What the user got wrong comes back as {"error": {"kind", "what", "why", "fix"}} with that error's exit code.
 Part of the device closure: Python 3.8, standard library and numpy.
@@ -30,7 +32,7 @@ MILLISECOND = 1_000_000
 
 
 def respond(request: dict[str, Any]) -> dict[str, Any]:
-    modes = {"device": device, "latency": latency, "predict": predict}
+    modes = {"device": device, "latency": latency, "predict": predict, "cascade": cascade}
     mode = request.get("mode")
     if mode not in modes:
         raise KdedgeError(f"mode {mode!r} of the agent", "it has {}".format(", ".join(modes)))
@@ -118,14 +120,39 @@ def predict(request: dict[str, Any]) -> dict[str, Any]:
 
     path = Path(request["model"])
     with backend(request["backend"]).open(path, request.get("options", {})) as session:
-        feeds = _load_arrays(Path(request["arrays"]), session)
+        feeds = _load_arrays(Path(request["arrays"]), [spec.name for spec in session.inputs])
         outputs = run_batches(session, feeds, request.get("batch", 1))
     with atomic(Path(request["outputs"])) as temporary, temporary.open("wb") as file:
         np.savez(file, **cast("Any", outputs))
     return {"rows": len(next(iter(feeds.values()))), "outputs": sorted(outputs)}
 
 
-def _load_arrays(path: Path, session: Session) -> Arrays:
+def cascade(request: dict[str, Any]) -> dict[str, Any]:
+    """Put images through early exits one at a time, each stopping where the threshold lets it, and time them.
+
+    Warmed up with one image that goes through every stage; at most `images` are timed, evenly over those there are.
+    """
+    import numpy as np
+
+    from kdedge.engine.cascade import open_cascade
+    from kdedge.profile.meter import warm_up
+
+    images = _load_arrays(Path(request["arrays"]), ["images"])["images"]
+    ids = np.linspace(0, len(images) - 1, min(request["images"], len(images))).round().astype(int)
+    nanoseconds, labels, exits = [], [], []
+    with open_cascade(Path(request["model"]), request.get("options")) as opened:
+        warm = warm_up(lambda: opened.exits(images[:1]), request["warmup_cap"])
+        for image in (images[i : i + 1] for i in ids):
+            begin = time.perf_counter_ns()
+            answer = opened.run(image, request["threshold"])
+            nanoseconds.append(time.perf_counter_ns() - begin)
+            labels.append(int(answer.logits[0].argmax()))
+            exits.append(int(answer.exit[0]))
+    times = [elapsed / MILLISECOND for elapsed in nanoseconds]
+    return {"ids": ids.tolist(), "latency_ms": times, "labels": labels, "exits": exits, "settled": warm.settled}
+
+
+def _load_arrays(path: Path, names: list[str]) -> Arrays:
     import numpy as np
 
     try:
@@ -133,7 +160,7 @@ def _load_arrays(path: Path, session: Session) -> Arrays:
             content = np.load(file)
             if not hasattr(content, "files"):
                 raise ModelError(f"arrays {path}", "it is one array, not an .npz archive")
-            return {spec.name: content[spec.name] for spec in session.inputs}
+            return {name: content[name] for name in names}
     except KeyError as error:
         raise ModelError(f"arrays {path}", f"it has no {error}") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -149,7 +176,7 @@ def run_batches(session: Session, feeds: Arrays, batch: int) -> Arrays:
     if rows == 0 or min(counts.values()) != rows:
         raise ModelError(f"arrays for {session.model}", f"rows by input: {counts}")
     fixed = next((spec.shape[0] for spec in session.inputs if spec.shape and spec.shape[0]), None)
-    batch = fixed or batch
+    batch = fixed or min(batch, session.max_batch or batch)
     parts: dict[str, list[Any]] = {spec.name: [] for spec in session.outputs}
     for start in range(0, rows, batch):
         chosen = np.arange(start, min(start + batch, rows))

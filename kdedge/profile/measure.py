@@ -13,6 +13,7 @@ from kdedge.core.recipe import Profile
 from kdedge.core.report import ProcessSample, ProfileReport
 from kdedge.core.rundir import sha256_file
 from kdedge.core.stats import distribution
+from kdedge.engine.base import backend as library
 from kdedge.profile.targets import LocalTarget, Target
 
 SPREAD = 0.1
@@ -55,11 +56,12 @@ def profile_model(
         ModelError: the model cannot be opened, or leaves axes open that `shapes` does not give.
     """
     name, target = name or path.stem, target or LocalTarget()
+    threads = {"threads": spec.threads} if spec.threads and "threads" in library(backend).defaults else {}
     request = {
         "mode": "latency",
         "backend": backend,
         "model": str(path),
-        "options": {**(options or {}), **({"threads": spec.threads} if spec.threads else {})},
+        "options": {**(options or {}), **threads},
         "shapes": shapes or {},
         "batch": spec.batch,
         "seconds": spec.seconds,

@@ -5,7 +5,7 @@ Sets of samples are thinned before they are drawn, always in the same way and ne
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from kdedge.core.console import size
+from kdedge.core.console import many, size
+from kdedge.core.exits import ExitsReport
 from kdedge.core.report import ProfileReport, TrainingReport
-from kdedge.report.svg import GRID, INK, PAPER, SERIES, STYLE, canvas, inline, legend
+from kdedge.report.svg import GRID, INK, PAPER, SERIES, STYLE, canvas, inline, legend, standalone
 
 Samples = NDArray[np.float64]
 Row = Mapping[str, float]
@@ -28,6 +29,7 @@ NOT_TERMS = {"epoch", "lr", "loss", "seconds"}
 COLORS = {
     "student": SERIES[0],
     "baseline": SERIES[1],
+    "deep supervision": SERIES[5],
     "labels alone": SERIES[1],
     "teacher": SERIES[2],
     "fp32": SERIES[0],
@@ -37,6 +39,8 @@ COLORS = {
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 SHAPES = "osD^vPX"
 LABELS = {"baseline": "labels alone"}
+Cost = Literal["macs", "latency_ms"]
+EXIT_AXES: dict[Cost, str] = {"macs": "mean MACs an image", "latency_ms": "mean latency, ms"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ def losses(network: str, rows: Sequence[Row]) -> Markup:
     drawn = np.concatenate([column(rows, name) for name in ("loss", *own)])
     logarithmic(axes.yaxis, drawn[np.isfinite(drawn) & (drawn > 0)], 30)
     axes.set_ylabel("loss")
-    return by_epoch(figure, axes, f"losses-{network}", f"Training loss of the {network} by epoch, with its terms")
+    name = f"losses-{network.replace(' ', '-')}"
+    return by_epoch(figure, axes, name, f"Training loss of the {network} by epoch, with its terms")
 
 
 @mpl.rc_context(STYLE)
@@ -128,6 +133,51 @@ def scatter(name: str, points: Sequence[Point], x_label: str, title: str, as_byt
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value).replace(".0 ", " ")))
     legend(figure, 4)
     return inline(figure, name, title)
+
+
+@mpl.rc_context(STYLE)
+def exits(report: ExitsReport, cost: Cost) -> Markup:
+    """Accuracy against a mean cost, for every threshold, with the one that was chosen."""
+    figure, axes = canvas(3.2)
+    draw_exits(axes, report, cost)
+    legend(figure, 2)
+    return inline(figure, f"exits-{cost}", f"Top-1 accuracy of early exits against {EXIT_AXES[cost]}")
+
+
+@mpl.rc_context(STYLE)
+def exits_file(report: ExitsReport) -> str:
+    """Both costs side by side, as the text of an SVG file."""
+    figure, _ = canvas(3.2, columns=2)
+    for axes, cost in zip(figure.axes, EXIT_AXES, strict=True):
+        draw_exits(axes, report, cost)
+    figure.axes[1].set_ylabel("")
+    for line in figure.axes[1].lines:
+        line.set_label("")  # the legend has it from the other
+    legend(figure, 4)
+    return standalone(inline(figure, "exits", "Top-1 accuracy of early exits against mean MACs and mean latency"))
+
+
+def draw_exits(axes: Axes, report: ExitsReport, cost: Cost) -> None:
+    def at(point: Any) -> float:
+        return float(getattr(point, cost))
+
+    axes.plot([at(p) for p in report.curve], [p.top1 for p in report.curve], color=SERIES[0], label="any threshold")
+    alone = [(at(found), found.validation_top1) for found in report.exits]
+    axes.plot(*zip(*alone, strict=True), "D", color=PAPER, markeredgecolor=INK, label="one exit for all")
+    for found, place in zip(report.exits, alone, strict=True):
+        axes.annotate(found.name, place, (0, -14), textcoords="offset points", ha="center", fontsize=9.5)
+    axes.plot(at(report.without), alone[-1][1], "s", color=SERIES[2], label="without exits")
+    ring: dict[str, Any] = {"color": "none", "markeredgecolor": SERIES[1], "markeredgewidth": 2.2, "markersize": 10}
+    axes.plot(at(report.validation), report.validation.top1, "o", label="chosen", **ring)
+    axes.plot(at(report.test), report.test.top1, "x", color=SERIES[1], label="chosen, test images")
+    axes.margins(x=0.08, y=0.15)
+    axes.set_xlabel(EXIT_AXES[cost])
+    axes.set_ylabel("top-1 accuracy")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    if cost == "macs":
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: many(value)))
 
 
 @mpl.rc_context(STYLE)

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kdedge.core.exits import ExitsReport
 from kdedge.core.report import ExportReport, GateResult, ProfileReport, TrainingReport
-from kdedge.report import view
+from kdedge.report import exits, view
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -32,6 +33,8 @@ class ReportData:
     command: str
     """The line that makes this run again."""
     created: str
+    exits: ExitsReport | None = None
+    """Early exits, where the run was exported with them."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,14 @@ def render(data: ReportData) -> str:
     return page.get_template("page.html.j2").render(
         data=data,
         view=view,
+        exits=exits,
         banner=view.banner(data.gate),
         tiles=list(view.tiles(data.training, data.export, data.profiles)),
         warnings=view.warnings(data.training, data.export, data.profiles, data.gate),
         notes=view.notes(data.export, data.profiles),
         training_charts=list(training_charts(data)),
         tradeoff_charts=list(tradeoff_charts(data)),
+        exit_charts=list(exit_charts(data.exits)) if data.exits else [],
         profiles=[(profile, list(profile_charts(profile))) for profile in data.profiles],
     )
 
@@ -116,6 +121,18 @@ def tradeoff_charts(data: ReportData) -> Iterator[Chart]:
             charts.ecdf(data.profiles),
             "Share of all queries answered within a time, end to end, one query in flight.",
         )
+
+
+def exit_charts(report: ExitsReport) -> Iterator[Chart]:
+    from kdedge.report import charts
+
+    note = "Line: validation images, for every threshold."
+    yield Chart("Accuracy against mean MACs", charts.exits(report, "macs"), note)
+    yield Chart(
+        "Accuracy against mean latency",
+        charts.exits(report, "latency_ms"),
+        f"{note} Latency: medians of the stages that an image goes through.",
+    )
 
 
 def profile_charts(profile: ProfileReport) -> Iterator[Chart]:

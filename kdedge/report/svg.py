@@ -6,6 +6,7 @@ bytes.  Drawn at the width of a phone, so that text stays readable there.
 
 import io
 import re
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -49,10 +50,10 @@ STYLE: dict[Any, Any] = {
 NO_METADATA: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
-def canvas(height: float) -> tuple[Figure, Axes]:
-    """An empty figure, for use under `mpl.rc_context(STYLE)`."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="none")
-    return figure, figure.subplots()
+def canvas(height: float, columns: int = 1) -> tuple[Figure, Axes]:
+    """An empty figure and its first axes, for use under `mpl.rc_context(STYLE)`."""
+    figure = Figure(figsize=(WIDTH * columns, height), layout="constrained", facecolor="none")
+    return figure, figure.subplots(1, columns, squeeze=False)[0, 0]
 
 
 def legend(figure: Figure, columns: int = 3) -> None:
@@ -75,6 +76,17 @@ def inline(figure: Figure, name: str, title: str) -> Markup:
     body = text[text.index(">", text.index("<svg")) + 1 :]
     head = f'<svg viewBox="{view.group(1) if view else ""}" role="img" aria-label="{escape(title)}">'
     return Markup(f"{head}<title>{escape(title)}</title>{themed(without_idle_ids(body))}")  # noqa: S704 - escaped
+
+
+def standalone(element: Markup) -> str:
+    """An SVG file of the element, in the colors of the page's light theme."""
+    light = (Path(__file__).parent / "page.css").read_text(encoding="utf-8").partition("}")[0]
+    colors = dict(re.findall(r"--([\w-]+): (#\w+)", light))
+    text = re.sub(r"var\(--([\w-]+)\)", lambda match: colors[match.group(1)], element)
+    paper = f'<rect width="100%" height="100%" fill="{colors["paper"]}"/>'
+    text = text.replace("</title>", f"</title>{paper}", 1).replace("currentColor", colors["ink"])
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" font-family="sans-serif"'
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{text.replace("<svg", f"<svg {names}", 1)}\n'
 
 
 def themed(body: str) -> str:

@@ -63,9 +63,11 @@ def banner(gate: GateResult | None) -> Banner:
 
 def tiles(training: TrainingReport, export: ExportReport | None, profiles: Sequence[ProfileReport]) -> Iterator[Tile]:
     """The four numbers that a reader came for."""
-    student, teacher, alone = training.student, training.teacher, training.baseline
+    student = export.deployed(training.student) if export else training.student
+    teacher, alone = training.teacher, training.baseline
     gains = [f"{points(student.top1 - teacher.top1)} against the teacher"] if teacher else []
     gains += [f"{points(student.top1 - alone.top1)} against labels alone"] if alone else []
+    gains += [f"{points(student.top1 - net.top1)} against {name}" for name, net in training.controls.items()]
     yield Tile("Student top-1", percent(student.top1), tuple(gains))
     less = f"{ratio(teacher.params, student.params)} fewer than the teacher's {many(teacher.params)}" if teacher else ""
     yield Tile("Parameters", many(student.params), (less, f"{many(student.macs)} MACs an image"))
@@ -114,6 +116,7 @@ def networks(training: TrainingReport) -> Iterator[tuple[str, TrainedModel]]:
         ("teacher", training.teacher),
         ("student", training.student),
         ("labels alone", training.baseline),
+        *training.controls.items(),
     ):
         if network:
             yield role, network
@@ -157,8 +160,8 @@ def parity_rows(export: ExportReport) -> Rows:
 
 
 def class_columns(export: ExportReport) -> list[Hop]:
-    """The network as trained, and the last hop of each precision."""
-    last = {hop.name.rpartition("-")[2]: hop for hop in export.hops}
+    """The network as trained, and the last hop of each precision; early exits are left out."""
+    last = {hop.name.rpartition("-")[2]: hop for hop in export.hops if "/" not in hop.name}
     return list(last.values())
 
 

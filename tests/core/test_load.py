@@ -129,6 +129,10 @@ BAD_VALUES = {
         "name: ../x\n",
         ['name: must be letters, digits and . _ - with a letter or digit first, not "../x"'],
     ),
+    "form of an exit": (
+        "export: {exits: half}\n",
+        ['export.exits: must be none, all or K/N such as 3/4, not "half"'],
+    ),
     "budget without a limit": (
         "gate: {budgets: [{metric: fp32/top1}]}\n",
         ["gate.budgets.0: give min, max or max_change"],

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -33,7 +34,10 @@ def conv_net(float_type: int = TensorProto.FLOAT) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def quantize(source: Path, out: Path) -> None:
+TENSORRT = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
+
+
+def quantize(source: Path, out: Path, options: dict[str, Any] | None = None) -> None:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
     class Images(CalibrationDataReader):
@@ -44,17 +48,17 @@ def quantize(source: Path, out: Path) -> None:
             batch = next(self.batches, None)
             return None if batch is None else {"image": batch}
 
-    quantize_static(source, out, Images(), quant_format=QuantFormat.QDQ, per_channel=True)
+    quantize_static(source, out, Images(), quant_format=QuantFormat.QDQ, per_channel=True, extra_options=options or {})
 
 
 @pytest.fixture
 def make_net(tmp_path: Path) -> MakeNet:
-    """make_net("fp32" | "fp16" | "int8") -> an ONNX file."""
+    """make_net("fp32" | "fp16" | "int8" | "symmetric int8") -> an ONNX file."""
 
     def make(precision: str = "fp32") -> Path:
         path = tmp_path / f"net-{precision}.onnx"
-        if precision == "int8":
-            quantize(make("fp32"), path)
+        if precision.endswith("int8"):
+            quantize(make("fp32"), path, TENSORRT if precision == "symmetric int8" else None)
         else:
             onnx.save(conv_net(TensorProto.FLOAT16 if precision == "fp16" else TensorProto.FLOAT), path)
         return path

@@ -89,8 +89,8 @@ def test_backends_are_found_by_walking_the_package():
 
 
 def test_unknown_backend_names_the_nearest():
-    with pytest.raises(KdedgeError, match="unknown backend 'otr': did you mean 'ort'"):
-        backend("otr")
+    with pytest.raises(KdedgeError, match="unknown backend 'orrt': did you mean 'ort'"):
+        backend("orrt")
 
 
 def test_two_backends_of_one_name_are_a_bug():

@@ -1,4 +1,5 @@
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -99,3 +100,36 @@ def test_cpu_quota_is_the_tightest_of_the_cgroups_above(files, content, quota):
 def test_quota_below_one_cpu_still_leaves_a_core(files):
     root = files({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "20000 100000"})
     assert machine.usable_cores(root) == 1
+
+
+def driver(status):
+    """libcuda of a machine with an Orin (status 0), or with a driver and no device."""
+
+    def get_name(name, size, device):
+        name.value = b"Orin"
+        return 0
+
+    def get_attribute(value, attribute, device):
+        value._obj.value = {75: 8, 76: 7}[attribute]
+        return 0
+
+    return SimpleNamespace(
+        cuInit=lambda flags: status,
+        cuDeviceGet=lambda device, number: status,
+        cuDeviceGetName=get_name,
+        cuDeviceGetAttribute=get_attribute,
+    )
+
+
+@pytest.mark.parametrize(("status", "name"), [(0, "Orin 8.7"), (100, "")])
+def test_gpu_is_named_with_its_compute_capability(monkeypatch, status, name):
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda library: driver(status))
+    assert machine.gpu() == name
+
+
+def test_gpu_of_a_machine_without_a_driver_is_none(monkeypatch):
+    def missing(library):
+        raise OSError(library)
+
+    monkeypatch.setattr(machine.ctypes, "CDLL", missing)
+    assert machine.gpu() == ""

@@ -12,8 +12,8 @@ from torch import nn
 
 from kdedge.core.recipe import Export, Normalize
 from kdedge.engine.base import backend
+from kdedge.engine.rows import run_rows
 from kdedge.export.onnx import export_onnx
-from kdedge.export.parity import predict_session
 
 Images = NDArray[Any]
 
@@ -80,7 +80,7 @@ def write() -> Callable[..., Path]:
 def infer() -> Callable[[Path, Images], Images]:
     def run(path: Path, images: Images) -> Images:
         with backend("ort").open(path, {"threads": 1}) as session:
-            return predict_session(session, images)
+            return run_rows(session, images)["logits"]
 
     return run
 

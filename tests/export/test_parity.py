@@ -10,7 +10,8 @@ from torch import nn
 from kdedge.core.errors import ModelError
 from kdedge.core.recipe import Export, Tolerance, Tolerances
 from kdedge.engine.base import backend
-from kdedge.export.parity import Predictions, compare, predict_session, predict_torch
+from kdedge.engine.rows import run_rows
+from kdedge.export.parity import Predictions, compare, predict_torch
 from kdedge.export.precision import to_fp16, to_int8
 
 Images = NDArray[np.float32]
@@ -140,27 +141,6 @@ def test_prediction_of_nothing_is_an_error(net: nn.Sequential) -> None:
         predict_torch(net, np.zeros((0, 3, 16, 16), np.float32))
 
 
-def test_predict_session_pads_the_last_batch_of_a_fixed_one(images: Images) -> None:
-    """A stand-in with a batch of 4, which sees ten images as 4 + 4 + 2 and two copies of the last."""
-    seen: list[Images] = []
-
-    class Spec:
-        def __init__(self, name: str, shape: tuple[int, ...]) -> None:
-            self.name, self.shape = name, shape
-
-    class Session:
-        inputs, outputs = [Spec("pixels", (4, 3, 16, 16))], [Spec("scores", (4, 2))]
-
-        def run(self, feeds: dict[str, Images]) -> dict[str, Images]:
-            seen.append(feeds["pixels"])
-            return {"scores": feeds["pixels"].reshape(4, -1)[:, :2]}
-
-    outputs = predict_session(Session(), images[:10], batch=256)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(outputs, images[:10].reshape(10, -1)[:, :2])
-    assert [len(part) for part in seen] == [4, 4, 4]
-    np.testing.assert_array_equal(seen[2], images[[8, 9, 9, 9]])
-
-
 def test_every_hop_to_the_engine_keeps_what_the_model_says(
     net: nn.Sequential, fp32: Path, images: Images, tmp_path: Path
 ) -> None:
@@ -178,7 +158,7 @@ def test_every_hop_to_the_engine_keeps_what_the_model_says(
     ]:
         ort.build(path, tmp_path / f"{name}.engine.onnx", {"threads": 1})
         with ort.open(tmp_path / f"{name}.engine.onnx", {"threads": 1}) as session:
-            outputs = predict_session(session, images, batch=24)
+            outputs = run_rows(session, images, batch=24)["logits"]
         hop = compare(f"engine-{name}", Predictions(exact.ids, outputs), exact, labels, limit)
         assert hop.problems == []
         assert hop.quality.images == 64

@@ -115,8 +115,9 @@ class SelfDistill(Method):
         return torch.stack([deepest, *exits]).detach().float().mean(dim=0)
 
     def exits(self, student: View) -> dict[str, Tensor]:
-        """Logits (N, classes) of each exit, by stage."""
-        return {stage: head(student.features[stage])[1] for stage, head in self.heads.items()}
+        """Logits (N, classes) of each exit whose feature there is, by stage."""
+        features = student.features
+        return {stage: head(features[stage])[1] for stage, head in self.heads.items() if stage in features}
 
 
 def exit_head(point: FeaturePoint, deepest: FeaturePoint, classes: int, attention: Attention) -> ExitHead:

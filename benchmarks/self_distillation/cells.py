@@ -1,0 +1,134 @@
+"""One cell of the grid: a network, how its convolutions are made, how it is trained, and a seed."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from kdedge.core.load import load_recipe
+from kdedge.core.recipe import Export
+from kdedge.core.report import TrainingReport
+from kdedge.core.rundir import read_record, write_json
+from kdedge.core.stats import classify
+from kdedge.data.build import Dataset, build_data
+from kdedge.data.loader import Normalizer, eval_batches
+from kdedge.distill.logs import read_rows
+from kdedge.engine.base import backend
+from kdedge.export.onnx import export_onnx
+from kdedge.export.precision import to_int8
+from kdedge.models.weights import load_weights
+from kdedge.pipeline.chain import perform
+from kdedge.pipeline.networks import build
+from kdedge.pipeline.project import TRAINING, Project, open_project
+
+HERE = Path(__file__).parent
+TRAININGS = {
+    "labels": "[]",
+    "deep supervision": "[{name: self_distill, options: {alpha: 0}}]",
+    "self-distillation": "[{name: self_distill}]",
+}
+GRIDS = {
+    "cpu": {"resnet20": ("dense", "grouped 2", "depthwise"), "vgg11": ("dense", "grouped 4", "depthwise")},
+    "gpu": {"resnet18": ("dense", "grouped 4", "depthwise"), "vgg11": ("dense", "grouped 4", "depthwise")},
+}
+CALIBRATION = 256
+
+
+@dataclass(frozen=True)
+class Cell:
+    network: str
+    conv: str
+    """dense, depthwise, or grouped with the number of groups."""
+    training: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return "-".join([self.network, self.conv, self.training, str(self.seed)]).replace(" ", "_")
+
+    def changes(self, budget: str) -> list[str]:
+        kind, _, groups = self.conv.partition(" ")
+        lighten = f"{{conv: {kind}{f', groups: {groups}' if groups else ''}}}" if kind != "dense" else "null"
+        return [
+            f"name={budget}-{self.name}",
+            f"seed={self.seed}",
+            f"student.name={self.network}",
+            f"student.lighten={lighten}",
+            f"phases.0.methods={TRAININGS[self.training]}",
+        ]
+
+
+def grid(budget: str, seeds: int) -> list[Cell]:
+    """In the order of work; the original is trained on the labels alone."""
+    return [
+        Cell(network, conv, training, seed)
+        for convs in (("dense", "grouped"), ("depthwise",))
+        for seed in range(seeds)
+        for network, known in GRIDS[budget].items()
+        for conv in known
+        if conv.startswith(convs)
+        for training in (TRAININGS if conv != "dense" else ("labels",))
+    ]
+
+
+def perform_cell(cell: Cell, budget: str, changes: list[str], runs: Path) -> dict[str, Any]:
+    """Train (or go on), export, quantize, and judge on the test split; what is done already is read."""
+    loaded = load_recipe(str(HERE / f"{budget}.yaml"), [*cell.changes(budget), *changes])
+    project = open_project(loaded, runs)
+    path = project.run / "cell.json"
+    if not path.exists():
+        with project.run.locked():
+            project.save()
+            perform(project, "distill")
+        write_json(path, measure(cell, project))
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result
+
+
+def measure(cell: Cell, project: Project) -> dict[str, Any]:
+    student = read_record(project.run / TRAINING, TrainingReport).student
+    dataset = build_data(project.recipe.data, project.recipe.seed)
+    network = build(project.recipe.student, dataset, project.recipe.seed)
+    load_weights(network, project.run / "student/weights.safetensors")
+    fp32, int8 = export(network.eval(), dataset, project)
+    epochs = [row["seconds"] for row in read_rows(project.run / "student/log.csv")]
+    return {
+        **asdict(cell),
+        "images": len(dataset.train),
+        "epochs": student.epochs,
+        "params": student.params,
+        "macs": student.macs,
+        "training_params": student.extra_params,
+        "exits": {**student.exits, "deepest": student.top1, "ensemble": student.ensemble},
+        "seconds": sum(epochs),
+        "fastest_epoch_seconds": min(epochs),
+        "onnx": {"fp32": str(fp32), "int8": str(int8)},
+        "bytes": {"fp32": fp32.stat().st_size, "int8": int8.stat().st_size},
+        "int8_top1": int8_top1(int8, dataset),
+    }
+
+
+def export(network: nn.Module, dataset: Dataset, project: Project) -> tuple[Path, Path]:
+    folder = project.run / "export"
+    folder.mkdir(exist_ok=True)
+    fp32, int8, settings = folder / "student.fp32.onnx", folder / "student.int8.onnx", Export()
+    export_onnx(network, fp32, dataset.image_shape, settings, dataset.normalize, dataset.labels)
+    some = dataset.train.subset(torch.linspace(0, len(dataset.train) - 1, CALIBRATION).long())
+    pixels = next(eval_batches(some, CALIBRATION, torch.device("cpu")).epoch(0)).images
+    to_int8(fp32, int8, Normalizer(dataset.normalize)(pixels).numpy(), settings)
+    return fp32, int8
+
+
+def int8_top1(path: Path, dataset: Dataset) -> float:
+    """Of the test split, through ONNX Runtime."""
+    normalizer, outputs, labels = Normalizer(dataset.normalize), [], []
+    with backend("ort").open(path, {"threads": 1}) as session:
+        for batch in eval_batches(dataset.test, 250, torch.device("cpu")).epoch(0):
+            answer = session.run({"images": normalizer(batch.images).numpy()})
+            outputs.append(answer["logits"])
+            labels.append(batch.labels.numpy())
+    return classify(np.concatenate(outputs), np.concatenate(labels)).top1

@@ -1,0 +1,147 @@
+"""Running a TensorRT engine: one execution context, one stream, pinned buffers for the largest batch.
+
+Part of the device closure: Python 3.8, standard library and numpy; `trt` and `cuda` are tensorrt and pycuda.driver.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdedge.core.errors import MissingTool, ModelError, require
+from kdedge.engine.base import Session, TensorSpec
+from kdedge.engine.trt_build import make_log
+
+if TYPE_CHECKING:
+    from kdedge.engine.base import Arrays
+
+# By name, because trt.nptype of older versions asks numpy for members that it no longer has.
+DTYPES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "INT8": "int8",
+    "UINT8": "uint8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+}
+
+
+def open_engine(trt: Any, path: Path, precision: dict[str, int]) -> TensorRTSession:
+    """A session on the first GPU; it belongs to the thread that opens it.
+
+    Raises:
+        ModelError: TensorRT does not take the engine.
+        MissingTool: no pycuda, or a TensorRT before 8.5.
+    """
+    if not hasattr(trt.IExecutionContext, "execute_async_v3"):
+        raise MissingTool(f"TensorRT {trt.__version__} is too old", "kdedge needs 8.5 (JetPack 5.1) or newer")
+    cuda = require("pycuda.driver", "tensorrt", "running a TensorRT engine")
+    cuda.init()
+    device = cuda.Device(0).retain_primary_context()  # the one that TensorRT itself uses
+    device.push()
+    try:
+        return TensorRTSession(trt, cuda, path, precision)
+    except BaseException:
+        cuda.Context.pop()
+        raise
+
+
+class TensorRTSession(Session):
+    def __init__(self, trt: Any, cuda: Any, path: Path, precision: dict[str, int]) -> None:
+        self._cuda, self._log = cuda, make_log(trt)
+        trt.init_libnvinfer_plugins(self._log, "")
+        engine = trt.Runtime(self._log).deserialize_cuda_engine(path.read_bytes())
+        if engine is None:
+            raise ModelError(f"engine {path}", self._log.last_errors(), "kdedge export --trt   (builds it again)")
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        given = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        inputs = [_spec(engine, name) for name in given]
+        outputs = [_spec(engine, name) for name in names if name not in given]
+        super().__init__(path.name, inputs, outputs, "TensorRT", precision)
+        self._limits = {name: _limits(engine, name) for name in given}
+        self.max_batch = min((high[0] for _, high in self._limits.values() if high), default=None)
+        self._engine: Any = engine
+        self._context: Any = engine.create_execution_context()
+        self._stream: Any = cuda.Stream()
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._allocate()
+
+    def _allocate(self) -> None:
+        """Pinned and device memory for the largest batch, whose addresses then stay."""
+        largest = {name: high for name, (_, high) in self._limits.items()}
+        shapes = self._set_shapes(largest)
+        self._pinned: Arrays = {}
+        self._device: dict[str, Any] = {}
+        for spec in (*self.inputs, *self.outputs):
+            size = int(np.prod(shapes[spec.name]))
+            self._pinned[spec.name] = self._cuda.pagelocked_empty(size, np.dtype(spec.dtype))
+            self._device[spec.name] = self._cuda.mem_alloc(max(self._pinned[spec.name].nbytes, 1))
+            self._context.set_tensor_address(spec.name, int(self._device[spec.name]))
+        self._view(shapes)
+
+    def _set_shapes(self, given: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        """Tell the context the inputs' shapes; returns those of every input and output."""
+        for name, shape in given.items():
+            low, high = self._limits[name]
+            fits = all(low[axis] <= size <= high[axis] for axis, size in enumerate(shape))
+            if not fits or not self._context.set_input_shape(name, shape):
+                raise ModelError(
+                    f"input {name} of {self.model}",
+                    f"given {list(shape)}, built for {list(low)} to {list(high)}",
+                    "kdedge export --trt with export.backend_options.max_batch",
+                )
+        shapes = dict(given)
+        for spec in self.outputs:
+            shapes[spec.name] = tuple(self._context.get_tensor_shape(spec.name))
+            if -1 in shapes[spec.name]:
+                raise ModelError(f"output {spec.name} of {self.model}", "its shape depends on the values of the inputs")
+        return shapes
+
+    def _view(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Look at the pinned buffers as arrays of these shapes."""
+        self._shapes = {spec.name: shapes[spec.name] for spec in self.inputs}
+        self._arrays = {
+            name: buffer[: int(np.prod(shapes[name]))].reshape(shapes[name]) for name, buffer in self._pinned.items()
+        }
+
+    def _infer(self, feeds: Arrays) -> Arrays:
+        if self._context is None:
+            raise ValueError(f"the session of {self.model} is closed")
+        shapes = {spec.name: feeds[spec.name].shape for spec in self.inputs}
+        if shapes != self._shapes:
+            self._view(self._set_shapes(shapes))
+        for name in shapes:
+            np.copyto(self._arrays[name], feeds[name])
+            self._cuda.memcpy_htod_async(self._device[name], self._arrays[name], self._stream)
+        if not self._context.execute_async_v3(self._stream.handle):
+            raise ModelError(f"{self.model} failed to run", self._log.last_errors())
+        for spec in self.outputs:
+            self._cuda.memcpy_dtoh_async(self._arrays[spec.name], self._device[spec.name], self._stream)
+        self._stream.synchronize()
+        return {spec.name: self._arrays[spec.name].copy() for spec in self.outputs}
+
+    def close(self) -> None:
+        if self._context is None:
+            return
+        self._context = self._engine = self._stream = self._feeds = None
+        self._arrays, self._pinned, self._device = {}, {}, {}  # freed while the GPU's context is still current
+        self._cuda.Context.pop()
+
+
+def _spec(engine: Any, name: str) -> TensorSpec:
+    kind = engine.get_tensor_dtype(name).name
+    if kind not in DTYPES:
+        raise ModelError(f"tensor {name} of the engine", f"its type {kind} is none of numpy's")
+    return TensorSpec(name, tuple(None if size < 0 else size for size in engine.get_tensor_shape(name)), DTYPES[kind])
+
+
+def _limits(engine: Any, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Least and largest shape of an input."""
+    shape = tuple(engine.get_tensor_shape(name))
+    if -1 not in shape:
+        return shape, shape
+    low, _, high = engine.get_tensor_profile_shape(name, 0)
+    return tuple(low), tuple(high)

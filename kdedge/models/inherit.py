@@ -1,0 +1,151 @@
+"""Weights for a lightened network from the dense one that it was made of.
+
+What was not rewritten is copied.  The rewritten convolutions are then filled in the order in which they run, each so
+that from what really comes to it now it computes what the dense one computed (layer-wise least squares, as in
+Y. He et al.: "Channel Pruning", ICCV 2017, arXiv:1707.06168, sec. 3.2):
+
+    grouped    the weights of each group by least squares
+    depthwise  the kernel that each input channel's kernels have in common (the rank-1 part of them; J. Guo et al.:
+               "Network Decoupling", BMVC 2018, arXiv:1808.05517), then the pointwise weights by least squares.  The BN
+               between starts with its mean three standard deviations above where the ReLU cuts, so that nearly
+               everything passes.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdedge.core.errors import ModelError
+from kdedge.models.cost import eval_mode
+from kdedge.models.lighten import Rewritten
+
+HEADROOM = 3.0
+ROWS = 2**15
+"""Places of feature maps that a least-squares fit looks at."""
+RIDGE = 1e-3
+"""Of the mean square of what a fit is made from."""
+
+
+@torch.no_grad()
+def inherit(
+    light: nn.Module, dense: nn.Module, plan: Iterable[Rewritten], images: Tensor, dense_images: Tensor | None = None
+) -> None:
+    """Give a lightened network what it can keep of the dense one's weights.
+
+    Args:
+        plan: what `lighten` returned.
+        images: (N, C, H, W) as the lightened network will take them; a few hundred.
+        dense_images: the same as the dense network takes them, where it was trained on other normalization.
+
+    Raises:
+        ModelError: the two are not the same network before lightening.
+    """
+    steps = {step.path: step.conv for step in plan}
+    copy_rest(light, dense, steps)
+    training = light.training
+    light.train()  # BN by the statistics of these images, which no longer are the dense network's
+    for path, conv in steps.items():
+        source, target = dense.get_submodule(path), light.get_submodule(path)
+        assert isinstance(source, nn.Conv2d)
+        with eval_mode(dense):
+            wanted = watched(dense, images if dense_images is None else dense_images, source)[1]
+        given = watched(light, images, target)[0]
+        if conv == "depthwise":
+            assert isinstance(target, nn.Sequential)
+            fill_separable(target, source, given, wanted)
+        else:
+            fill_grouped(target, given, wanted)
+    settle(light, images)
+    light.train(training)
+
+
+def copy_rest(light: nn.Module, dense: nn.Module, rewritten: Iterable[str]) -> None:
+    """Raises ModelError unless the two differ in the rewritten convolutions alone."""
+    inside = tuple(f"{path}." for path in rewritten)
+    mine, theirs = (
+        {key: value for key, value in network.state_dict().items() if not key.startswith(inside)}
+        for network in (light, dense)
+    )
+    if differing := sorted(key for key in mine.keys() | theirs.keys() if shape(mine, key) != shape(theirs, key)):
+        raise ModelError(
+            f"{type(light).__name__} cannot start from the weights of this {type(dense).__name__}",
+            f"the two are not the same network before lightening: {', '.join(differing[:3])} differ",
+            "give teacher and student the same name and options, or set lighten.init: random",
+        )
+    light.load_state_dict(theirs, strict=False)
+
+
+def shape(state: dict[str, Tensor], key: str) -> torch.Size | None:
+    return state[key].shape if key in state else None
+
+
+def watched(network: nn.Module, images: Tensor, module: nn.Module) -> tuple[Tensor, Tensor]:
+    """What goes into a module and comes out of it when the network sees the images."""
+    seen: list[tuple[Tensor, Tensor]] = []
+    handle = module.register_forward_hook(lambda _, given, out: seen.append((given[0], out)))
+    try:
+        network(images)
+    finally:
+        handle.remove()
+    return seen[-1]
+
+
+def fill_grouped(light: nn.Module, given: Tensor, wanted: Tensor) -> None:
+    conv = light
+    if isinstance(light, nn.Sequential):
+        given, conv = light.get_submodule("shuffle")(given), light.get_submodule("grouped")
+    assert isinstance(conv, nn.Conv2d)
+    padded = F.pad(given, conv._reversed_padding_repeated_twice)
+    for group, (inputs, outputs) in enumerate(
+        zip(padded.chunk(conv.groups, dim=1), wanted.chunk(conv.groups, dim=1), strict=True)
+    ):
+        patches = F.unfold(inputs, conv.kernel_size, conv.dilation, 0, conv.stride)  # (N, I k k, places)
+        weight, bias = least_squares(patches, outputs.flatten(2))
+        rows = slice(group * len(weight), (group + 1) * len(weight))
+        conv.weight[rows] = weight.view_as(conv.weight[rows])
+        if conv.bias is not None:
+            conv.bias[rows] = bias
+
+
+def fill_separable(light: nn.Sequential, dense: nn.Conv2d, given: Tensor, wanted: Tensor) -> None:
+    depthwise, bn, pointwise = light.depthwise, light.bn1, light.pointwise
+    assert isinstance(depthwise, nn.Conv2d)
+    assert isinstance(bn, nn.BatchNorm2d)
+    assert isinstance(pointwise, nn.Conv2d)
+    kernels = dense.weight.transpose(0, 1).flatten(2)  # (I, O, k k)
+    common = torch.linalg.svd(kernels, full_matrices=False).Vh[:, 0]
+    depthwise.weight.copy_(common.view_as(depthwise.weight))
+    bn.weight.fill_(1)
+    bn.bias.fill_(HEADROOM)
+    passed = bn(depthwise(given)).relu()
+    weight, bias = least_squares(passed.flatten(2), wanted.flatten(2))
+    pointwise.weight.copy_(weight[:, :, None, None])
+    if pointwise.bias is not None:
+        pointwise.bias.copy_(bias)
+
+
+def least_squares(given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights (O, I) and bias (O,) with which `given` (N, I, places) comes nearest to `wanted` (N, O, places)."""
+    x, y = (part.transpose(1, 2).flatten(0, 1) for part in (given, wanted))
+    chosen = torch.linspace(0, len(x) - 1, min(ROWS, len(x)), dtype=torch.float64, device=x.device).long()
+    x, y = x[chosen].double(), y[chosen].double()
+    x_mean, y_mean = x.mean(dim=0), y.mean(dim=0)
+    x, y = x - x_mean, y - y_mean
+    gram = x.T @ x
+    gram.diagonal().add_(RIDGE * gram.diagonal().mean() + 1e-12)
+    weight = torch.linalg.solve(gram, x.T @ y).T
+    return weight.to(given.dtype), (y_mean - weight @ x_mean).to(given.dtype)
+
+
+def settle(light: nn.Module, images: Tensor) -> None:
+    """Take the BN statistics of these images for the running ones."""
+    norms = [module for module in light.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [module.momentum for module in norms]
+    for module in norms:
+        module.reset_running_stats()
+        module.momentum = None  # the plain mean over batches
+    light(images)
+    for module, momentum in zip(norms, momenta, strict=True):
+        module.momentum = momentum
