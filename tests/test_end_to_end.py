@@ -17,10 +17,11 @@ from kdedge.data.build import build_data
 
 EXPECTED = """
 baseline/log.csv baseline/methods.safetensors baseline/weights.safetensors
+deep_supervision/log.csv deep_supervision/methods.safetensors deep_supervision/weights.safetensors
 student/log.csv student/methods.safetensors student/weights.safetensors
 teacher/log.csv teacher.safetensors training.json
 arrays/calibration.npz arrays/eval.npz
-predictions/baseline.npz predictions/student.npz predictions/teacher.npz
+predictions/baseline.npz predictions/deep_supervision.npz predictions/student.npz predictions/teacher.npz
 predictions/torch.npz predictions/onnx-fp32.npz predictions/onnx-fp16.npz predictions/onnx-int8.npz
 predictions/engine-fp32.npz predictions/engine-fp16.npz predictions/engine-int8.npz
 export/student.fp32.onnx export/student.fp16.onnx export/student.int8.onnx export/teacher.onnx export.json

@@ -52,7 +52,8 @@ def lighten(
         ModelError: no convolution, none that can be rewritten, or one that the groups do not divide.
     """
     if groups is not None and conv == "depthwise":
-        raise ModelError(f"groups {groups} with conv 'depthwise'", "only grouped convolutions have groups", "leave groups out")
+        why = "only grouped convolutions have groups"
+        raise ModelError(f"groups {groups} with conv 'depthwise'", why, "set conv: grouped, or leave groups out")
     ran = [layer for layer in layers(model, image_shape) if layer.is_conv]
     candidates = rewritable(model, ran)
     plan = planned(model, image_shape, candidates, conv, groups or 4)

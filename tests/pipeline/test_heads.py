@@ -88,8 +88,8 @@ def test_one_exits_costs_are_what_the_summary_and_the_gate_speak_of(
     assert f"{point['params'] / 1e3:.3f}k" in rows["student fp32 (exit 1/3)"]
 
 
-def test_last_exit_is_the_whole_student(copied: Finished, forkserver: Forkserver) -> None:
-    place = exported(forkserver, copied, copied.folder, "3/3")
+def test_last_exit_is_the_whole_student(forkserver: Forkserver, finished: Finished, tmp_path: Path) -> None:
+    place = exported(forkserver, finished, tmp_path, "3/3")
     (point,), training = place.json("export.json")["exits"], place.json("training.json")["student"]
     assert (point["params"], point["macs"]) == (training["params"], training["macs"])
     assert place.json("export.json")["hops"][0]["quality"]["top1"] == training["top1"]

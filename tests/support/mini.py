@@ -64,8 +64,8 @@ class Finished:
 
 def finish(server: Forkserver, folder: Path) -> Finished:
     write_recipe(folder)
-    # The eleventh epoch to be trained, after three of the teacher and five of the baseline.
-    code, killed = server.run(["run", "mini.yaml"], folder, Halt("kdedge.distill.trainer:PhaseRun.validate", 11))
+    # The sixteenth epoch to be trained, after three of the teacher, five of the baseline and five of its control.
+    code, killed = server.run(["run", "mini.yaml"], folder, Halt("kdedge.distill.trainer:PhaseRun.validate", 16))
     if code != -signal.SIGKILL:
         raise RuntimeError(killed.stderr)
     code, completed = server.run(["run", "mini.yaml"], folder)
