@@ -105,6 +105,16 @@ class ExitPoint(Record):
     macs: int
 
 
+class Original(Record):
+    """The network that a lightened student was made of."""
+
+    name: str
+    """Of its ONNX file and engine: original, with random weights since only its speed is asked for; or teacher."""
+    model: str
+    params: int
+    macs: int
+
+
 class ExportReport(Record):
     onnx: dict[str, ExportedFile]
     engines: dict[str, ExportedFile] = {}
@@ -114,6 +124,8 @@ class ExportReport(Record):
     """The exit that the network was cut after (K/N), or all; None: the student without exits."""
     exits: list[ExitPoint] = []
     """In order; one where the network was cut."""
+    original: Original | None = None
+    """None for a student that was not lightened."""
     opset: int
     backend: str = ""
     environment: dict[str, str] = {}

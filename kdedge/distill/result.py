@@ -55,9 +55,7 @@ def take_result(job: Job, device: torch.device) -> Result:
     )
 
 
-def exit_accuracies(
-    job: Job, methods: Iterable[Method], device: torch.device
-) -> tuple[dict[str, float], float | None]:
+def exit_accuracies(job: Job, methods: Iterable[Method], device: torch.device) -> tuple[dict[str, float], float | None]:
     """Test top-1 of every early exit that the methods trained, by stage, and of the ensemble of all classifiers."""
     training = [method.to(device).eval() for method in methods if type(method).exits is not Method.exits]
     if not training:

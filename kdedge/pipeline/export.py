@@ -6,7 +6,7 @@ from torch import nn
 
 from kdedge.core.errors import ModelError
 from kdedge.core.recipe import Model, Normalize
-from kdedge.core.report import ExportedFile, ExportReport
+from kdedge.core.report import ExportedFile, ExportReport, Original
 from kdedge.core.rundir import sha256_file, write_json
 from kdedge.data.build import Dataset, build_data
 from kdedge.engine.base import backend
@@ -14,6 +14,7 @@ from kdedge.engine.cascade import Link, cascade_record
 from kdedge.export.exits import cut
 from kdedge.export.onnx import INPUT, NO_EXITS, Outputs, export_onnx
 from kdedge.export.precision import to_fp16, to_int8
+from kdedge.models.cost import cost
 from kdedge.models.weights import load_weights
 from kdedge.pipeline.arrays import read_arrays, write_arrays
 from kdedge.pipeline.environment import environment
@@ -23,7 +24,7 @@ from kdedge.pipeline.networks import build
 from kdedge.pipeline.project import EXPORT, Project
 from kdedge.pipeline.show import show_export
 
-TEACHER = "teacher"
+TEACHER, ORIGINAL = "teacher", "original"
 
 
 def run(project: Project) -> list[str]:
@@ -41,6 +42,7 @@ def run(project: Project) -> list[str]:
     work.student(exported)
     if recipe.teachers:
         work.teacher(work.load(recipe.teachers[0], "teacher.safetensors"))
+    original = work.original() if recipe.student.lighten else None
     hops = Hops(project.run, recipe.export, exported.outputs.logits)
     hops.compare(exported.network, dataset.normalize, work.onnx, work.engines, work.cascades)
     report = ExportReport(
@@ -49,6 +51,7 @@ def run(project: Project) -> list[str]:
         hops=hops.hops,
         exit=exported.outputs.exit,
         exits=list(exported.exits),
+        original=original,
         opset=recipe.export.opset,
         backend=recipe.export.backend,
         environment=environment(),
@@ -95,6 +98,20 @@ class Exporting:
         self.write(network, path, self.project.recipe.teachers[0].normalize or self.dataset.normalize)
         self.keep(TEACHER, path)
 
+    def original(self) -> Original:
+        """The student before lightening, in fp32, so that what fewer MACs buy in time is measured."""
+        recipe = self.project.recipe
+        dense = recipe.student.model_copy(update={"lighten": None})
+        network = build(dense, self.dataset, recipe.seed).eval()
+        price = cost(network, self.dataset.image_shape)
+        is_teacher = bool(recipe.teachers) and alike(recipe.teachers[0], dense)
+        if not is_teacher:
+            path = self.run / f"export/{ORIGINAL}.onnx"
+            self.write(network, path, self.dataset.normalize)
+            self.keep(ORIGINAL, path)
+        name = TEACHER if is_teacher else ORIGINAL
+        return Original(name=name, model=dense.name, params=price.params, macs=price.macs)
+
     def write(self, network: nn.Module, path: Path, normalize: Normalize, outputs: Outputs = NO_EXITS) -> None:
         export_onnx(network, path, self.dataset.image_shape, self.recipe, normalize, self.dataset.labels, outputs)
 
@@ -140,6 +157,10 @@ class Exporting:
         name = str(path.relative_to(self.run.path))
         self.artifacts.append(name)
         return ExportedFile(path=name, bytes=path.stat().st_size, sha256=sha256_file(path))
+
+
+def alike(one: Model, other: Model) -> bool:
+    return (one.name, one.options, one.lighten) == (other.name, other.options, other.lighten)
 
 
 def refuse(report: ExportReport) -> None:

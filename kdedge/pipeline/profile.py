@@ -6,9 +6,9 @@ from typing import get_args
 from kdedge.core import console
 from kdedge.core.errors import ModelError
 from kdedge.core.recipe import Precision, Profile
-from kdedge.core.report import ExportReport, ProfileReport
+from kdedge.core.report import ExportReport, ProfileReport, TrainingReport
 from kdedge.core.rundir import read_record, write_json
-from kdedge.pipeline.project import EXPORT, Project
+from kdedge.pipeline.project import EXPORT, TRAINING, Project
 from kdedge.pipeline.show import show_profiles
 from kdedge.profile.measure import parse_shapes, profile_model
 from kdedge.profile.targets import LocalTarget
@@ -32,6 +32,8 @@ def run(project: Project) -> list[str]:
         for name, engine in export.engines.items()
     }
     note_no_gain([reports[precision] for precision in precisions])
+    training = read_record(project.run / TRAINING, TrainingReport)
+    note_lightening(reports, export, training.student.macs)
     for name, report in reports.items():
         write_json(project.run / f"profile/{name}.json", report)
     show_profiles(list(reports.values()))
@@ -44,6 +46,19 @@ def note_no_gain(reports: list[ProfileReport]) -> None:
     for report in reports:
         if report.name != "fp32" and report.latency.median >= fp32:
             report.notes.append(f"not faster than fp32 here: {report.latency.median:.3f} against {fp32:.3f} ms")
+
+
+def note_lightening(reports: dict[str, ProfileReport], export: ExportReport, macs: int) -> None:
+    """Say of a lightened student what its fewer MACs bought in time: nothing, little, or what they promise."""
+    if not export.original or "fp32" not in reports:
+        return
+    fewer = export.original.macs / macs
+    faster = reports[export.original.name].latency.median / reports["fp32"].latency.median
+    bought = "fewer MACs bought no time here"
+    if faster > 1:
+        bought = f"{faster:.1f} times as fast"
+        bought += ", less than half of what the MACs promise" if faster < fewer / 2 else ""
+    reports["fp32"].notes.append(f"{fewer:.1f} times fewer MACs than the original {export.original.model}: {bought}")
 
 
 def profile_file(path: Path, changes: dict[str, float], shapes: list[str]) -> None:

@@ -18,8 +18,12 @@ def summary_rows(training: TrainingReport, export: ExportReport, profiles: list[
         rows.append(row(f"{student}, labels only", training.baseline.top1, training.baseline, export, measured, None))
     for name, control in training.controls.items():
         rows.append(row(f"{student}, {name}", control.top1, control, export, measured, None))
+    if (original := export.original) and original.name != "teacher":
+        file, profile = export.onnx[original.name], measured.get(original.name)
+        price = costs(original.params, original.macs, file.bytes, profile)
+        rows.append([f"original {original.model}, untrained", "-", *price])
     for precision in export.onnx:
-        if precision != "teacher":
+        if precision not in ("teacher", "original"):
             quality = export.quality(precision)
             top1 = quality.top1 if quality else training.student.top1
             notes = export.engines[precision].notes if precision in export.engines else []
@@ -38,13 +42,15 @@ def row(
     name: str | None,
 ) -> list[str]:
     file, profile = export.onnx.get(name or ""), measured.get(name or "")
+    return [label, percent(top1), *costs(model.params, model.macs, file.bytes if file else model.weight_bytes, profile)]
+
+
+def costs(params: int, macs: int, count: int, profile: ProfileReport | None) -> list[str]:
     p95 = profile.latency.percentiles["p95"] if profile else None
     return [
-        label,
-        percent(top1),
-        many(model.params),
-        many(model.macs),
-        size(file.bytes if file else model.weight_bytes),
+        many(params),
+        many(macs),
+        size(count),
         f"{profile.latency.median:.3f}" if profile else "-",
         f"{p95:.3f}" if p95 is not None else "-",
         size(profile.peak_memory_bytes) if profile else "-",

@@ -6,6 +6,7 @@ from kdedge.core.console import quantity
 from kdedge.core.recipe import Budget, Gate
 from kdedge.core.report import (
     Baseline,
+    ExitPoint,
     ExportedFile,
     ExportReport,
     GateResult,
@@ -240,6 +241,28 @@ def profile(name: str, settled: bool, count: int) -> ProfileReport:
         samples=[sample],
         device={},
     )
+
+
+@pytest.mark.parametrize(
+    ("exit_", "ends", "params"), [("1/2", [40], 40), ("all", [40, 120], 120)], ids=["cut", "with its heads"]
+)
+def test_collect_speaks_of_the_network_that_was_exported(exit_, ends, params):
+    """The gain is the training's: both of its networks are whole."""
+    names = ["1/2", "2/2"]
+    points = [
+        ExitPoint(name=name, stage="stage1", output="logits", params=count, macs=10 * count)
+        for name, count in zip(names, ends, strict=False)
+    ]
+    training = TrainingReport(
+        recipe="r", seed=0, train_images=1, validation_images=1, test_images=1, labels=["a"], methods=[],
+        student=trained(0.9, 100), baseline=trained(0.88, 100),
+    )  # fmt: skip
+    hops = [hop("exit1/torch", 0.5), hop("torch", 0.7)]
+    export = ExportReport(onnx={}, hops=hops, exit=exit_, exits=points, opset=18)
+    metrics = {name: round(metric.value, 9) for name, metric in collect(training, export, []).items()}
+    assert metrics == {
+        "student/top1": 0.7, "student/params": params, "student/macs": 10 * params, "student/top1_gain": 0.02
+    }  # fmt: skip
 
 
 def test_collect_names_every_number_and_prefers_the_engine():

@@ -22,6 +22,7 @@ from kdedge.pipeline.heads import built_methods, choose_exits, trainer_of_exits
 from kdedge.pipeline.networks import build
 from kdedge.pipeline.project import Project, open_project, reopen
 from kdedge.pipeline.summary import summary_rows
+from kdedge.report.view import class_columns
 
 FP32 = "precisions: [fp32]\ncalibration: {images: 64}\n"
 
@@ -115,6 +116,7 @@ def test_all_exits_are_as_good_as_training_said_at_every_hop(every: Finished) ->
             assert hop.max_error is not None
             assert hop.max_error < 1e-5
     assert hops["exit2/onnx-int8"].reference == "exit2/onnx-fp32"
+    assert [hop.name for hop in class_columns(export)] == ["torch", "cascade-fp32", "cascade-fp16", "cascade-int8"]
     assert all((every.run / f"predictions/{name}.npz").is_file() for name in hops)
 
 
