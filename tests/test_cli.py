@@ -271,5 +271,5 @@ def test_doctor_says_what_is_here(forkserver: Forkserver, tmp_path: Path) -> Non
     found = answer(forkserver, tmp_path, "doctor")
     versions = {row[0]: row[1] for row in found["packages"]}
     assert versions["onnx"] == onnx.__version__
-    assert "missing" not in versions.values()
+    assert {name for name, version in versions.items() if version == "missing"} <= {"tensorrt", "pycuda"}
     assert found["machine"]["cpu"]

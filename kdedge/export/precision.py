@@ -20,6 +20,9 @@ from kdedge.export.calibration import tensor_ranges
 from kdedge.export.onnx import dims, load, metadata_of, save, write_metadata
 from kdedge.export.preprocess import PIXELS, preprocess_nodes
 
+LEFT_IN_FLOAT = {"BatchNormalization"}
+"""One that no convolution took in; its scale and statistics would get one quantization scale for all channels."""
+
 
 def to_fp16(source: Path, out: Path) -> None:
     """Weights and arithmetic in float16; inputs and outputs keep their types."""
@@ -53,7 +56,8 @@ def to_int8(source: Path, out: Path, images: NDArray[Any], export: Export) -> No
     model = onnx.shape_inference.infer_shapes(load(source), strict_mode=True)
     check_images(source, model, images)
     pixels, how = preprocess_nodes(model), export.quantization
-    operators = sorted({node.op_type for node in model.graph.node if node.name not in pixels} & set(QDQRegistry))
+    found = {node.op_type for node in model.graph.node if node.name not in pixels}
+    operators = sorted(found & set(QDQRegistry) - LEFT_IN_FLOAT)
     metadata = metadata_of(model) | {
         "precision": "int8",
         "calibration": export.calibration.model_dump(mode="json") | {"images": len(images)},

@@ -8,6 +8,7 @@ from kdedge.core.errors import ModelError
 from kdedge.core.recipe import Precision, Profile
 from kdedge.core.report import ExportReport, ProfileReport, TrainingReport
 from kdedge.core.rundir import read_record, write_json
+from kdedge.export.onnx import INPUT
 from kdedge.pipeline.project import EXPORT, TRAINING, Project
 from kdedge.pipeline.show import show_profiles
 from kdedge.profile.measure import parse_shapes, profile_model
@@ -18,7 +19,10 @@ def run(project: Project) -> list[str]:
     """Measure every engine of a run, each in fresh processes; returns the artifacts."""
     export = read_record(project.run / EXPORT, ExportReport)
     recipe = project.recipe.export
+    training = read_record(project.run / TRAINING, TrainingReport)
     precisions = [name for name in get_args(Precision) if name in export.engines]
+    channels, height, width = training.student.input_shape
+    image = (height, width, channels) if recipe.preprocess else (channels, height, width)
     reports = {
         name: profile_model(
             project.run / engine.path,
@@ -26,13 +30,13 @@ def run(project: Project) -> list[str]:
             project.recipe.profile,
             name=name,
             precision=name if name in precisions else "fp32",
+            shapes={INPUT: (project.recipe.profile.batch, *image)},
             options=recipe.backend_options if recipe.backend == export.backend else {},
             target=LocalTarget(),
         )
         for name, engine in export.engines.items()
     }
     note_no_gain([reports[precision] for precision in precisions])
-    training = read_record(project.run / TRAINING, TrainingReport)
     note_lightening(reports, export, training.student.macs)
     for name, report in reports.items():
         write_json(project.run / f"profile/{name}.json", report)

@@ -104,10 +104,13 @@ class Project:
         return self.folder / name if name else None
 
     def with_preset(self, name: str | None) -> "Project":
-        """The same run exported by another preset."""
+        """The same run exported by another preset, with the recipe's exits if the preset says nothing of them."""
         if name is None:
             return self
-        return replace(self, recipe=self.recipe.model_copy(update={"export": load_preset(name)}))
+        export = load_preset(name)
+        if "exits" not in export.model_fields_set:
+            export = export.model_copy(update={"exits": self.recipe.export.exits})
+        return replace(self, recipe=self.recipe.model_copy(update={"export": export}))
 
     def with_backend(self, name: str | None) -> "Project":
         """The same run for one inference library: exported as its recipe says if it is for that, else by a preset."""

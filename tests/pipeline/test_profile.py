@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from kdedge.core.report import ProfileReport
+from kdedge.core.report import ExportReport, Original, ProfileReport
 from kdedge.core.stats import distribution
-from kdedge.pipeline.profile import note_no_gain
+from kdedge.pipeline.profile import note_lightening, note_no_gain
 
 
 def measured(name: str, milliseconds: float) -> ProfileReport:
@@ -34,3 +35,26 @@ def test_lower_precision_that_is_not_faster_says_so() -> None:
     reports = [measured("int8", 0.5), measured("fp32", 0.5), measured("fp16", 0.25)]
     note_no_gain(reports)
     assert [report.notes for report in reports] == [["not faster than fp32 here: 0.500 against 0.500 ms"], [], []]
+
+
+@pytest.mark.parametrize(
+    ("original_ms", "bought"),
+    [
+        (0.4, "fewer MACs bought no time here"),
+        (0.5, "fewer MACs bought no time here"),
+        (1.5, "3.0 times as fast, less than half of what the MACs promise"),
+        (2.0, "4.0 times as fast"),
+    ],
+)
+def test_lightened_student_says_what_its_fewer_macs_bought(original_ms: float, bought: str) -> None:
+    reports = {"fp32": measured("fp32", 0.5), "original": measured("original", original_ms)}
+    original = Original(name="original", model="vgg11", params=10, macs=800)
+    note_lightening(reports, ExportReport(onnx={}, opset=18, original=original), macs=100)
+    assert reports["fp32"].notes == [f"8.0 times fewer MACs than the original vgg11: {bought}"]
+    assert reports["original"].notes == []
+
+
+def test_student_that_was_not_lightened_says_nothing_of_it() -> None:
+    reports = {"fp32": measured("fp32", 0.5)}
+    note_lightening(reports, ExportReport(onnx={}, opset=18), macs=100)
+    assert reports["fp32"].notes == []

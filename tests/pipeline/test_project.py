@@ -110,8 +110,12 @@ def test_options_of_a_command_change_their_section_only(finished: Finished, tmp_
     changed = one.with_preset(str(preset))
     assert changed.recipe.export.opset == 19
     assert changed.recipe.model_copy(update={"export": one.recipe.export}) == one.recipe
+    with_exits = one.with_exit("all")
+    assert with_exits.with_preset(str(preset)).recipe.export.exits == "all"
+    preset.write_text("exits: none\n")
+    assert with_exits.with_preset(str(preset)).recipe.export.exits == "none"
 
 
 def test_saved_recipe_is_readable(finished: Finished) -> None:
     saved = json.loads((finished.run / "recipe.json").read_text())
-    assert saved["recipe"]["student"] == {"name": "resnet8", "options": {"conv": "depthwise"}}
+    assert saved["recipe"]["student"] == {"name": "resnet8", "options": {"conv": "depthwise"}, "lighten": None}
