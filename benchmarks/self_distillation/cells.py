@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from kdedge.core.deployment import Export
 from kdedge.core.load import load_recipe
-from kdedge.core.recipe import Export
 from kdedge.core.report import TrainingReport
 from kdedge.core.rundir import read_record, write_json
 from kdedge.core.stats import classify

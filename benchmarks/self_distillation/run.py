@@ -21,7 +21,7 @@ from cells import GRIDS, HERE, Cell, grid, perform_cell
 
 from kdedge.core import console
 from kdedge.core.console import many, size
-from kdedge.core.recipe import Profile
+from kdedge.core.deployment import Profile
 from kdedge.core.rundir import write_json, write_text
 from kdedge.pipeline.environment import environment
 from kdedge.profile.measure import profile_model

@@ -11,8 +11,9 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from kdedge.core.deployment import Export
 from kdedge.core.errors import RecipeError, closest, nearest
-from kdedge.core.recipe import Export, Recipe
+from kdedge.core.recipe import Recipe
 from kdedge.core.source import KeyPath, Problem, Source, kind_of, override, read_yaml, report_problems
 
 S = TypeVar("S", bound=BaseModel)

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from kdedge.core import console
 from kdedge.core.rundir import check_disk
 from kdedge.data.loader import Batch, Normalizer, train_batches
+from kdedge.distill.base import METHODS
 from kdedge.distill.checkpoint import Checkpoint, last_checkpoint, random_state, restore_random_state, save_checkpoint
 from kdedge.distill.evaluate import accuracy, predict
 from kdedge.distill.job import Job, cpu_threads, disk_need, make_fabric, make_optimizer
@@ -101,8 +102,10 @@ class PhaseRun:
         return AveragedModel(self.job.student, multi_avg_fn=blend, use_buffers=True)
 
     def teacher_tap(self) -> FeatureTap | nullcontext[None]:
+        """Nothing where no method of the phase listens to the teacher: then it is not asked."""
         network = self.job.networks()[1]
-        if self.teacher is None or network is None:
+        listening = any(METHODS.get(use.name).needs_teacher for use in self.phase.methods)
+        if self.teacher is None or network is None or not listening:
             return nullcontext()
         return FeatureTap(
             self.teacher.model, {name: network.features[name] for name in self.objective.teacher_features}

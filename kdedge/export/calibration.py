@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from onnxruntime.quantization import CalibrationMethod, TensorData, TensorsData, create_calibrator
 
-from kdedge.core.recipe import Calibration
+from kdedge.core.deployment import Calibration
 from kdedge.export.onnx import dims
 
 METHODS = {

@@ -16,8 +16,9 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto, helper
 
+from kdedge.core.deployment import Export
 from kdedge.core.errors import ModelError, require
-from kdedge.core.recipe import Export, Normalize
+from kdedge.core.recipe import Normalize
 from kdedge.core.rundir import atomic_path
 from kdedge.core.stats import output_error
 from kdedge.export.preprocess import add_preprocess

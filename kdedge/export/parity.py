@@ -8,8 +8,8 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from kdedge.core.deployment import Tolerance
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import Tolerance
 from kdedge.core.report import Hop
 from kdedge.core.rundir import atomic_path
 from kdedge.core.stats import classify, output_error

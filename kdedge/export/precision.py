@@ -14,8 +14,8 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.registry import QDQRegistry
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
+from kdedge.core.deployment import Export
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import Export
 from kdedge.export.calibration import tensor_ranges
 from kdedge.export.onnx import dims, load, metadata_of, save, write_metadata
 from kdedge.export.preprocess import PIXELS, preprocess_nodes

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdedge.core.console import quantity
+from kdedge.core.deployment import Budget, Gate
 from kdedge.core.errors import nearest
-from kdedge.core.recipe import Budget, Gate
 from kdedge.core.report import (
     Baseline,
     Check,

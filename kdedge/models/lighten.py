@@ -12,7 +12,9 @@ are those of kdedge's own networks built with conv: grouped or conv: depthwise, 
 """
 
 import copy
+import fnmatch
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import gcd
@@ -23,7 +25,8 @@ from torch.overrides import TorchFunctionMode
 
 from kdedge.core.errors import ModelError
 from kdedge.models.blocks import ChannelShuffle, init_weights
-from kdedge.models.cost import Layer, Shape, layers, run_once
+from kdedge.models.cost import Layer, Shape, run_once
+from kdedge.models.cost import layers as run_layers
 
 Conv = Literal["grouped", "depthwise", "auto"]
 WIDE = 128
@@ -40,13 +43,19 @@ class Rewritten:
 
 
 def lighten(
-    model: nn.Module, image_shape: Shape, conv: Conv, groups: int | None = None, shuffle: bool = True
+    model: nn.Module,
+    image_shape: Shape,
+    conv: Conv,
+    groups: int | None = None,
+    shuffle: bool = True,
+    layers: Sequence[str] = ("*",),
 ) -> list[Rewritten]:
     """Rewrite a network's convolutions, in place and with fresh weights (He initialization).
 
     Args:
         groups: of grouped convolutions; 4 when not given.
         shuffle: deal channels out to all groups before a grouped convolution.
+        layers: patterns of module paths (layer3.*); only the convolutions that one fits are rewritten.
 
     Raises:
         ModelError: no convolution, none that can be rewritten, or one that the groups do not divide.
@@ -54,8 +63,8 @@ def lighten(
     if groups is not None and conv == "depthwise":
         why = "only grouped convolutions have groups"
         raise ModelError(f"groups {groups} with conv 'depthwise'", why, "set conv: grouped, or leave groups out")
-    ran = [layer for layer in layers(model, image_shape) if layer.is_conv]
-    candidates = rewritable(model, ran)
+    ran = [layer for layer in run_layers(model, image_shape) if layer.is_conv]
+    candidates = chosen(rewritable(model, ran), layers)
     plan = planned(model, image_shape, candidates, conv, groups or 4)
     mixed = after_pointwise(model, ran)
     for step in plan:
@@ -83,18 +92,19 @@ class Change:
     macs: tuple[int, int]
 
 
-def compare(
-    model: nn.Module, image_shape: Shape, conv: Conv, groups: int | None = None, shuffle: bool = True
-) -> list[Change]:
+def compare(model: nn.Module, image_shape: Shape, **how: Any) -> list[Change]:
     """Lighten a network, in place; returns its convolutions and linear layers before and after, and the whole.
+
+    Args:
+        how: what `lighten` takes.
 
     Raises:
         ModelError: as `lighten` does.
     """
     named = {path: spelled(module) for path, module in model.named_modules()}
-    before = {layer.path: layer for layer in layers(model, image_shape)}
-    became = {step.path: step.conv for step in lighten(model, image_shape, conv, groups, shuffle)}
-    after = {layer.path: layer for layer in layers(model, image_shape)}
+    before = {layer.path: layer for layer in run_layers(model, image_shape)}
+    became = {step.path: step.conv for step in lighten(model, image_shape, **how)}
+    after = {layer.path: layer for layer in run_layers(model, image_shape)}
     return [
         Change(
             path or "all",
@@ -129,6 +139,15 @@ def rewritable(model: nn.Module, ran: list[Layer]) -> dict[str, nn.Conv2d]:
         why = "every convolution but the stem is 1x1 or grouped already"
         raise ModelError(f"{type(model).__name__} cannot be lightened", why, "take it as it is, or another network")
     return found
+
+
+def chosen(candidates: dict[str, nn.Conv2d], patterns: Sequence[str]) -> dict[str, nn.Conv2d]:
+    """Those whose path a pattern fits; raises ModelError for a pattern that fits none."""
+    for pattern in patterns:
+        if not fnmatch.filter(candidates, pattern):
+            ways = ", ".join(list(candidates)[:4])
+            raise ModelError(f"lighten.layers {pattern!r} fits no convolution that can be rewritten", f"such as {ways}")
+    return {path: conv for path, conv in candidates.items() if any(fnmatch.fnmatchcase(path, p) for p in patterns)}
 
 
 def planned(

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdedge.core.recipe import Export, Normalize
+from kdedge.core.deployment import Export
+from kdedge.core.recipe import Normalize
 from kdedge.core.rundir import atomic_path
 from kdedge.data.build import Dataset, FolderSet, ImageSet
 from kdedge.data.loader import Normalizer, eval_batches

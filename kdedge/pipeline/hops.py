@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from kdedge.core import console
-from kdedge.core.recipe import Export, Normalize, Tolerance
+from kdedge.core.deployment import Export, Tolerance
+from kdedge.core.recipe import Normalize
 from kdedge.core.report import ExportedFile, Hop
 from kdedge.core.rundir import RunDir
 from kdedge.data.loader import Normalizer

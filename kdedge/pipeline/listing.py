@@ -93,7 +93,7 @@ def show_lightened(model: str, conv: str, groups: int | None, classes: int, size
     from kdedge.models.zoo import build_model
 
     shape = (3, size, size)
-    changes = compare(build_model(model, {}, classes, shape), shape, how.conv, how.groups, how.shuffle)
+    changes = compare(build_model(model, {}, classes, shape), shape, **how.rewriting())
     table = [
         [
             change.path,

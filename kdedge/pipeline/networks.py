@@ -40,7 +40,7 @@ def build_and_lighten(model: Model, dataset: Dataset, seed: int) -> tuple[nn.Mod
     torch.manual_seed(seed)
     network = build_model(model.name, model.options, len(dataset.labels), dataset.image_shape)
     how = model.lighten
-    return network, lighten(network, dataset.image_shape, how.conv, how.groups, how.shuffle) if how else []
+    return network, lighten(network, dataset.image_shape, **how.rewriting()) if how else []
 
 
 def start_student(recipe: Recipe, dataset: Dataset, teacher: FrozenTeacher | None) -> nn.Module:

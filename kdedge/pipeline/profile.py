@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import get_args
 
 from kdedge.core import console
+from kdedge.core.deployment import Precision, Profile
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import Precision, Profile
 from kdedge.core.report import ExportReport, ProfileReport, TrainingReport
 from kdedge.core.rundir import read_record, write_json
 from kdedge.export.onnx import INPUT

@@ -7,9 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from kdedge.core.deployment import Export
 from kdedge.core.errors import KdedgeError, ModelError
 from kdedge.core.load import LoadedRecipe, load_preset
-from kdedge.core.recipe import Export, Recipe, Teacher
+from kdedge.core.recipe import Recipe, Teacher
 from kdedge.core.rundir import RUNS, RunDir, digest, newest_run, read_record, sha256_file, write_json
 from kdedge.core.source import Source
 from kdedge.data.locate import data_root, stamp

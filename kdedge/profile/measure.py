@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from kdedge.core.console import progress_bar
+from kdedge.core.deployment import Profile
 from kdedge.core.errors import KdedgeError
-from kdedge.core.recipe import Profile
 from kdedge.core.report import ProcessSample, ProfileReport
 from kdedge.core.rundir import sha256_file
 from kdedge.core.stats import distribution

@@ -191,6 +191,18 @@ def test_teacher_is_not_changed_by_training(make_job: MakeJob, dataset: Dataset,
     assert not any(module._forward_hooks for module in teacher.model.modules())
 
 
+@pytest.mark.parametrize(
+    ("methods", "asked"), [([], False), (["self_distill"], False), (["self_distill", "logits"], True)]
+)
+def test_teacher_is_asked_only_where_a_method_listens(
+    make_job: MakeJob, teacher: FrozenTeacher, methods: list[str], asked: bool
+) -> None:
+    calls: list[int] = []
+    teacher.register_forward_hook(lambda *_: calls.append(1))
+    train(make_job({"epochs": 1, "methods": [{"name": name} for name in methods]}, teacher=teacher))
+    assert bool(calls) == asked
+
+
 class Asked(Method):
     """Notes what the teacher answered."""
 

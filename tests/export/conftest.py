@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from kdedge.core.recipe import Export, Normalize
+from kdedge.core.deployment import Export
+from kdedge.core.recipe import Normalize
 from kdedge.engine.base import backend
 from kdedge.engine.rows import run_rows
 from kdedge.export.onnx import export_onnx

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from onnxruntime.quantization import create_calibrator
 
-from kdedge.core.recipe import Calibration
+from kdedge.core.deployment import Calibration
 from kdedge.export import calibration
 from kdedge.export.calibration import coarse, entropy_bins, tensor_ranges
 from kdedge.export.onnx import load

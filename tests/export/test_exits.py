@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from kdedge.core.deployment import Export, Quantization
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import Export, Normalize, Quantization
+from kdedge.core.recipe import Normalize
 from kdedge.core.stats import output_error
 from kdedge.distill.base import Network
 from kdedge.distill.exits import Branched

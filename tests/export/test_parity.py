@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from kdedge.core.deployment import Export, Tolerance, Tolerances
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import Export, Tolerance, Tolerances
 from kdedge.engine.base import backend
 from kdedge.engine.rows import run_rows
 from kdedge.export.parity import Predictions, compare, predict_torch

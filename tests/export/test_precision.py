@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from kdedge.core.deployment import Calibration, Export, Quantization
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import Calibration, Export, Quantization
 from kdedge.core.stats import output_error
 from kdedge.export.onnx import load, read_metadata
 from kdedge.export.precision import to_fp16, to_int8

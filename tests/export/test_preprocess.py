@@ -12,8 +12,8 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
 
+from kdedge.core.deployment import Export, Quantization
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import Export, Quantization
 from kdedge.core.stats import output_error
 from kdedge.export.onnx import load
 from kdedge.export.precision import to_fp16, to_int8

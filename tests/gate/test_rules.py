@@ -3,7 +3,7 @@ import math
 import pytest
 
 from kdedge.core.console import quantity
-from kdedge.core.recipe import Budget, Gate
+from kdedge.core.deployment import Budget, Gate
 from kdedge.core.report import (
     Baseline,
     ExitPoint,

@@ -183,6 +183,18 @@ def test_residual_blocks_are_the_modules_that_add_two_maps(add, found):
     assert residual_blocks(Network(), (3, 4, 4)) == found
 
 
+def test_lighten_rewrites_only_the_layers_that_a_pattern_fits():
+    network = built("resnet20")
+    plan = lighten(network, SMALL, "depthwise", layers=["layer3.*", "layer1.0.conv2"])
+    third = [f"layer3.{block}.conv{number}" for block in range(3) for number in (1, 2)]
+    assert [step.path for step in plan] == ["layer1.0.conv2", *third]
+
+
+def test_lighten_refuses_a_pattern_that_fits_nothing():
+    with pytest.raises(ModelError, match=r"'layer4\.\*' fits no convolution that can be rewritten: such as layer1"):
+        lighten(built("resnet20"), SMALL, "depthwise", layers=["layer3.*", "layer4.*"])
+
+
 @pytest.mark.parametrize(
     ("network", "arguments", "message"),
     [
@@ -200,7 +212,7 @@ def test_lighten_refuses_in_one_clear_line(network, arguments, message):
 
 
 def test_compare_lists_layers_and_the_whole_before_and_after():
-    changes = {change.path: change for change in compare(built("vgg11"), SMALL, "depthwise")}
+    changes = {change.path: change for change in compare(built("vgg11"), SMALL, conv="depthwise")}
     third = changes["block2.3"]
     assert (third.layer, third.became) == ("conv 3x3 256 -> 256", "depthwise")
     assert third.params == (256 * 256 * 9 + 256, 256 * 9 + 2 * 256 + 256 * 256 + 256)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from kdedge.core.recipe import Data, Export
+from kdedge.core.deployment import Export
+from kdedge.core.recipe import Data
 from kdedge.data.build import build_data
 from kdedge.pipeline import arrays
 from kdedge.pipeline.arrays import read_arrays, spread, write_arrays

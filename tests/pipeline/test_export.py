@@ -8,9 +8,9 @@ import pytest
 from forked import Forkserver
 from mini import Finished
 
+from kdedge.core.deployment import Export
 from kdedge.core.errors import ModelError
 from kdedge.core.load import load_recipe
-from kdedge.core.recipe import Export
 from kdedge.engine.base import backend
 from kdedge.pipeline.export import Exporting
 from kdedge.pipeline.project import open_project, reopen

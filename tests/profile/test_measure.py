@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
+from kdedge.core.deployment import Profile
 from kdedge.core.errors import KdedgeError, ModelError
-from kdedge.core.recipe import Profile
 from kdedge.engine.base import backend
 from kdedge.profile.measure import parse_shapes, profile_model, summarize
 

@@ -1,3 +1,5 @@
+from typing import get_args
+
 import pytest
 import scipy.special
 import torch
@@ -7,8 +9,10 @@ from kdedge.core.errors import ModelError
 from kdedge.distill.base import Network, Step, View
 from kdedge.distill.methods.logits import kd_loss
 from kdedge.distill.methods.self_distill import SelfDistill, SelfDistillConfig, embedding_loss
-from kdedge.models.attention import ECA
+from kdedge.models.attention import ECA, Attention
+from kdedge.models.cost import cost
 from kdedge.models.features import FeaturePoint
+from kdedge.models.zoo import build_model
 
 POINTS = {"stage1": FeaturePoint("a", 4, 1), "stage2": FeaturePoint("b", 8, 2), "stage3": FeaturePoint("c", 16, 4)}
 SIDE = 16
@@ -148,6 +152,37 @@ def test_self_distill_attention_costs_a_few_weights_in_the_exits():
     assert sum(isinstance(module, ECA) for module in with_eca.modules()) == 2
     assert not any(isinstance(module, ECA) for module in without.modules())
     assert 0 < sizes[0] - sizes[1] <= 2 * 5
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet18", "vgg11"])
+@pytest.mark.parametrize("conv", ["dense", "grouped", "depthwise"])
+def test_self_distill_default_attention_costs_less_than_a_thousandth(name, conv):
+    shape = (3, 32, 32)
+    with torch.device("meta"):
+        student = build_model(name, {"conv": conv}, 100, shape)
+        network = Network(student.feature_points, classes=100, image_size=32)
+        frameworks = [SelfDistill(SelfDistillConfig(attention=kind), network, None) for kind in ("eca", "none")]
+
+    def price(method):
+        heads = [
+            cost(head, (point.channels, 32 // point.stride, 32 // point.stride))
+            for head, point in zip(method.heads.values(), student.feature_points.values(), strict=False)
+        ]
+        return sum(head.params for head in heads), sum(head.macs for head in heads)
+
+    (params, macs), (bare_params, bare_macs) = map(price, frameworks)
+    whole = cost(student, shape)
+    assert 0 < params - bare_params < 0.001 * whole.params
+    assert 0 < macs - bare_macs < 0.001 * whole.macs
+
+
+@pytest.mark.parametrize("attention", get_args(Attention))
+def test_self_distill_trains_every_layer_of_its_exits_and_the_stages_below(attention):
+    method, view = self_distill(attention=attention), student_view()
+    torch.stack(list(method.loss(step(view)).values())).sum().backward()
+    assert all(parameter.grad is not None for parameter in method.parameters())
+    assert all(parameter.grad.abs().sum() > 0 for name, parameter in method.named_parameters() if "weight" in name)
+    assert all(view.features[stage].grad.abs().sum() > 0 for stage in ("stage1", "stage2"))
 
 
 @pytest.mark.parametrize("stages", [0, 1])

@@ -1,0 +1,101 @@
+"""The sections of a recipe about what comes after training: export, profile, gate.  Structure only."""
+
+from typing import Any, Literal, get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from kdedge.core.section import Fraction, Section
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+class Calibration(Section):
+    method: Literal["minmax", "entropy", "percentile"] = "minmax"
+    images: int = Field(512, ge=1)
+    percentile: float = Field(99.99, gt=50, le=100)
+    chunk: int = Field(64, ge=1)
+    """Images whose activations are in memory at a time."""
+
+
+class Quantization(Section):
+    activations: Literal["uint8", "int8"] = "uint8"
+    symmetric: bool = False
+    quantize_bias: bool = True
+
+
+class Tolerance(Section):
+    """What a hop may lose against the hop it came from; a limit that is not given is not checked."""
+
+    max_error: float | None = Field(None, ge=0)
+    """Largest absolute difference of any output, relative to the largest absolute reference output."""
+    agreement: Fraction | None = None
+    """Least share of images with the same top-1 class."""
+    top1_drop: Fraction | None = None
+    """Largest loss of top-1 accuracy, as a fraction."""
+
+
+class Tolerances(Section):
+    fp32: Tolerance = Tolerance(max_error=1e-3, agreement=0.999)
+    fp16: Tolerance = Tolerance(agreement=0.99, top1_drop=0.005)
+    int8: Tolerance = Tolerance(top1_drop=0.02)
+
+
+class Export(Section):
+    preset: str | None = None
+    """A shipped preset (kdedge ls) or a YAML file; the keys given here win over its."""
+    opset: int = Field(18, ge=17, le=23)
+    dynamic_batch: bool = True
+    preprocess: bool = False
+    """Put resize and normalise into the graph: its input is uint8 NHWC pixels."""
+    precisions: tuple[Precision, ...] = Field(("fp32", "fp16", "int8"), min_length=1)
+    exits: str = Field("none", pattern=r"^(none|all|\d+/\d+)$")
+    """Early exits that self-distillation trained: none; K/N (the network up to its Kth exit); all, and a cascade."""
+    calibration: Calibration = Calibration()
+    quantization: Quantization = Quantization()
+    tolerance: Tolerances = Tolerances()
+    backend: str = "ort"
+    backend_options: dict[str, Any] = Field({})
+
+    @field_validator("precisions")
+    @classmethod
+    def _with_fp32(cls, precisions: tuple[Precision, ...]) -> tuple[Precision, ...]:
+        """In the order in which they are made, however they were listed."""
+        if "fp32" not in precisions:
+            raise ValueError("fp32 must be among them: the others are made from it")
+        return tuple(precision for precision in get_args(Precision) if precision in precisions)
+
+
+class Profile(Section):
+    processes: int = Field(5, ge=1)
+    """Fresh processes; the process is the unit of the statistics."""
+    seconds: float = Field(1.0, gt=0)
+    """Measured time in each process, after the warm-up."""
+    warmup_cap: float = Field(2.0, gt=0)
+    """Seconds after which a warm-up that does not settle is given up and reported."""
+    batch: int = Field(1, ge=1)
+    threads: int | None = Field(None, ge=1)
+
+
+class Budget(Section):
+    """A limit on one metric: absolute, or as a change against a baseline."""
+
+    metric: str
+    """As the gate prints it, such as int8/top1 or fp32/latency_median_ms."""
+    min: float | None = None
+    max: float | None = None
+    max_change: float | None = Field(None, ge=0)
+    """Largest change for the worse against the baseline: a fraction of it, or points for accuracy."""
+    advisory: bool = False
+    """Report a breach, but do not fail."""
+
+    @model_validator(mode="after")
+    def _some_limit(self) -> "Budget":
+        if self.min is None and self.max is None and self.max_change is None:
+            raise ValueError("give min, max or max_change")
+        return self
+
+
+class Gate(Section):
+    budgets: tuple[Budget, ...] = ()
+    baseline: str | None = None
+    """JSON file written by kdedge gate --update; relative to the recipe."""
