@@ -31,8 +31,18 @@ TRAININGS = {
     "deep supervision": "[{name: self_distill, options: {alpha: 0}}]",
     "self-distillation": "[{name: self_distill}]",
 }
+CONVS = {
+    "dense": "null",
+    "grouped 2": "{conv: grouped, groups: 2}",
+    "grouped 4": "{conv: grouped, groups: 4}",
+    "grouped 4 in stage 3": "{conv: grouped, groups: 4, layers: [layer3.*]}",
+    "depthwise": "{conv: depthwise}",
+}
 GRIDS = {
-    "cpu": {"resnet20": ("dense", "grouped 2", "depthwise"), "vgg11": ("dense", "grouped 4", "depthwise")},
+    "cpu": {
+        "resnet20": ("dense", "grouped 4 in stage 3", "grouped 2", "depthwise"),
+        "vgg11": ("dense", "depthwise", "grouped 4"),
+    },
     "gpu": {"resnet18": ("dense", "grouped 4", "depthwise"), "vgg11": ("dense", "grouped 4", "depthwise")},
 }
 CALIBRATION = 256
@@ -42,7 +52,7 @@ CALIBRATION = 256
 class Cell:
     network: str
     conv: str
-    """dense, depthwise, or grouped with the number of groups."""
+    """A key of CONVS."""
     training: str
     seed: int
 
@@ -51,26 +61,22 @@ class Cell:
         return "-".join([self.network, self.conv, self.training, str(self.seed)]).replace(" ", "_")
 
     def changes(self, budget: str) -> list[str]:
-        kind, _, groups = self.conv.partition(" ")
-        lighten = f"{{conv: {kind}{f', groups: {groups}' if groups else ''}}}" if kind != "dense" else "null"
         return [
             f"name={budget}-{self.name}",
             f"seed={self.seed}",
             f"student.name={self.network}",
-            f"student.lighten={lighten}",
+            f"student.lighten={CONVS[self.conv]}",
             f"phases.0.methods={TRAININGS[self.training]}",
         ]
 
 
 def grid(budget: str, seeds: int) -> list[Cell]:
-    """In the order of work; the original is trained on the labels alone."""
+    """Seed after seed; the original is trained on the labels alone."""
     return [
         Cell(network, conv, training, seed)
-        for convs in (("dense", "grouped"), ("depthwise",))
         for seed in range(seeds)
-        for network, known in GRIDS[budget].items()
-        for conv in known
-        if conv.startswith(convs)
+        for network, convs in GRIDS[budget].items()
+        for conv in convs
         for training in (TRAININGS if conv != "dense" else ("labels",))
     ]
 

@@ -51,10 +51,13 @@ class Data(Section):
     """Loader processes (folders of large images)."""
 
 
+LightConv = Literal["grouped", "depthwise", "auto"]
+
+
 class Lighten(Section):
     """A network's k x k convolutions made grouped or depthwise-separable, whatever network it is."""
 
-    conv: Literal["grouped", "depthwise", "auto"]
+    conv: LightConv
     """auto: grouped in residual branches, depthwise elsewhere between maps of the same 128 or more channels."""
     groups: int | None = Field(None, ge=2)
     """Of grouped convolutions; 4 when not given."""

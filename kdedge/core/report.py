@@ -124,6 +124,8 @@ class ExportReport(Record):
     """The exit that the network was cut after (K/N), or all; None: the student without exits."""
     exits: list[ExitPoint] = []
     """In order; one where the network was cut."""
+    input_shape: list[int] = []
+    """Of one image as the files take it."""
     original: Original | None = None
     """None for a student that was not lightened."""
     opset: int

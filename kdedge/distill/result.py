@@ -32,17 +32,18 @@ class Result:
 
 
 def take_result(job: Job, device: torch.device) -> Result:
-    """Give the job's student its final weights, the moving average where the last phase kept one, and save them."""
+    """Give the job's student its final weights, the moving averages where the last phase kept them, and save them."""
     last = last_checkpoint(job.checkpoints)
     if last is None:
         raise TrainingError(f"{job.folder} has no finished epoch")
     job.student.load_state_dict(last.weights.get("average", last.weights["student"]))
     save_weights(job.student, job.folder / "weights.safetensors")
+    own = last.weights.get("average_methods", last.weights["methods"])
     with atomic_path(job.folder / "methods.safetensors") as temporary:
-        save_file(last.weights["methods"], temporary)
+        save_file(own, temporary)
     methods = job.methods(job.phases[-1])
     layers = nn.ModuleDict(methods)
-    layers.load_state_dict(last.weights["methods"])
+    layers.load_state_dict(own)
     rows = last.state["rows"]
     exits, ensemble = exit_accuracies(job, methods.values(), device)
     return Result(

@@ -12,7 +12,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from kdedge.core import console
 from kdedge.core.rundir import check_disk
 from kdedge.data.loader import Batch, Normalizer, train_batches
-from kdedge.distill.base import METHODS
 from kdedge.distill.checkpoint import Checkpoint, last_checkpoint, random_state, restore_random_state, save_checkpoint
 from kdedge.distill.evaluate import accuracy, predict
 from kdedge.distill.job import Job, cpu_threads, disk_need, make_fabric, make_optimizer
@@ -99,12 +98,12 @@ class PhaseRun:
         if self.phase.ema is None:
             return None
         blend = get_ema_multi_avg_fn(self.phase.ema)  # type: ignore[no-untyped-call]
-        return AveragedModel(self.job.student, multi_avg_fn=blend, use_buffers=True)
+        return AveragedModel(self.objective, multi_avg_fn=blend, use_buffers=True)
 
     def teacher_tap(self) -> FeatureTap | nullcontext[None]:
         """Nothing where no method of the phase listens to the teacher: then it is not asked."""
         network = self.job.networks()[1]
-        listening = any(METHODS.get(use.name).needs_teacher for use in self.phase.methods)
+        listening = any(method.needs_teacher for method in self.objective.methods.values())
         if self.teacher is None or network is None or not listening:
             return nullcontext()
         return FeatureTap(
@@ -126,7 +125,7 @@ class PhaseRun:
                     self.finish_epoch(row | {"seconds": time.perf_counter() - began})
                 self.fabric.barrier()
         if self.average:
-            self.job.student.load_state_dict(self.average.module.state_dict())
+            self.job.student.load_state_dict(self.average.module.get_submodule("student").state_dict())
 
     def run_epoch(self, epoch: int, tap: FeatureTap | None, bar: console.Bar) -> Row:
         """Train one epoch; returns the means of the loss and of its terms."""
@@ -160,7 +159,7 @@ class PhaseRun:
             self.fabric.clip_gradients(self.module, self.stepper, max_norm=clip, error_if_nonfinite=False)
         self.stepper.step()
         if self.average:
-            self.average.update_parameters(self.job.student)
+            self.average.update_parameters(self.objective)
         meter.add(*result, len(batch.labels))
 
     def forward_backward(
@@ -191,7 +190,7 @@ class PhaseRun:
         raise memory_error(self.job.label, self.phase.batch, largest_fit(attempt, len(batch.labels)), self.setting)
 
     def validate(self) -> float:
-        model = self.average.module if self.average else self.job.student
+        model = self.average.module.get_submodule("student") if self.average else self.job.student
         data = self.job.dataset
         return accuracy(*predict(model, data.validation, data.normalize, self.fabric.device, self.job.data.workers))
 
@@ -201,7 +200,8 @@ class PhaseRun:
         self.log.add(row)
         weights = {"student": self.job.student.state_dict(), "methods": self.objective.methods.state_dict()}
         if self.average:
-            weights["average"] = self.average.module.state_dict()
+            weights["average"] = self.average.module.get_submodule("student").state_dict()
+            weights["average_methods"] = self.average.module.get_submodule("methods").state_dict()
         state = {
             "identity": self.job.identity,
             "optimizer": self.optimizer.state_dict(),
@@ -218,7 +218,8 @@ class PhaseRun:
         self.objective.methods.load_state_dict(found.weights["methods"])
         self.optimizer.load_state_dict(found.state["optimizer"])
         if self.average:
-            self.average.module.load_state_dict(found.weights["average"])
+            self.average.module.get_submodule("student").load_state_dict(found.weights["average"])
+            self.average.module.get_submodule("methods").load_state_dict(found.weights["average_methods"])
             self.average.n_averaged.fill_(found.state["averaged"])
         self.fabric.strategy.precision.load_state_dict(found.state["precision"])
         restore_random_state(found.state["random"])

@@ -43,7 +43,8 @@ def inherit(
         ModelError: the two are not the same network before lightening.
     """
     steps = {step.path: step.conv for step in plan}
-    copy_rest(light, dense, steps)
+    check_same_network(light, dense, steps)
+    light.load_state_dict(rest(dense, steps), strict=False)
     training = light.training
     light.train()  # BN by the statistics of these images, which no longer are the dense network's
     for path, conv in steps.items():
@@ -61,20 +62,21 @@ def inherit(
     light.train(training)
 
 
-def copy_rest(light: nn.Module, dense: nn.Module, rewritten: Iterable[str]) -> None:
+def check_same_network(light: nn.Module, dense: nn.Module, rewritten: Iterable[str]) -> None:
     """Raises ModelError unless the two differ in the rewritten convolutions alone."""
-    inside = tuple(f"{path}." for path in rewritten)
-    mine, theirs = (
-        {key: value for key, value in network.state_dict().items() if not key.startswith(inside)}
-        for network in (light, dense)
-    )
+    paths = list(rewritten)
+    mine, theirs = rest(light, paths), rest(dense, paths)
     if differing := sorted(key for key in mine.keys() | theirs.keys() if shape(mine, key) != shape(theirs, key)):
         raise ModelError(
             f"{type(light).__name__} cannot start from the weights of this {type(dense).__name__}",
             f"the two are not the same network before lightening: {', '.join(differing[:3])} differ",
             "give teacher and student the same name and options, or set lighten.init: random",
         )
-    light.load_state_dict(theirs, strict=False)
+
+
+def rest(network: nn.Module, rewritten: Iterable[str]) -> dict[str, Tensor]:
+    inside = tuple(f"{path}." for path in rewritten)
+    return {key: value for key, value in network.state_dict().items() if not key.startswith(inside)}
 
 
 def shape(state: dict[str, Tensor], key: str) -> torch.Size | None:
@@ -128,15 +130,16 @@ def fill_separable(light: nn.Sequential, dense: nn.Conv2d, given: Tensor, wanted
 
 def least_squares(given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """Weights (O, I) and bias (O,) with which `given` (N, I, places) comes nearest to `wanted` (N, O, places)."""
-    x, y = (part.transpose(1, 2).flatten(0, 1) for part in (given, wanted))
-    chosen = torch.linspace(0, len(x) - 1, min(ROWS, len(x)), dtype=torch.float64, device=x.device).long()
-    x, y = x[chosen].double(), y[chosen].double()
+    places = given.shape[0] * given.shape[2]
+    some = torch.linspace(0, places - 1, min(ROWS, places), dtype=torch.float64).long()
+    image, place = (part.to(given.device) for part in (some // given.shape[2], some % given.shape[2]))
+    x, y = (part[image, :, place].cpu().double() for part in (given, wanted))  # not every accelerator has doubles
     x_mean, y_mean = x.mean(dim=0), y.mean(dim=0)
     x, y = x - x_mean, y - y_mean
     gram = x.T @ x
     gram.diagonal().add_(RIDGE * gram.diagonal().mean() + 1e-12)
     weight = torch.linalg.solve(gram, x.T @ y).T
-    return weight.to(given.dtype), (y_mean - weight @ x_mean).to(given.dtype)
+    return weight.to(given), (y_mean - weight @ x_mean).to(given)
 
 
 def settle(light: nn.Module, images: Tensor) -> None:

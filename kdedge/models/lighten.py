@@ -21,14 +21,15 @@ from math import gcd
 from typing import Any, Literal
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.overrides import TorchFunctionMode
 
 from kdedge.core.errors import ModelError
+from kdedge.core.recipe import LightConv
 from kdedge.models.blocks import ChannelShuffle, init_weights
 from kdedge.models.cost import Layer, Shape, run_once
 from kdedge.models.cost import layers as run_layers
 
-Conv = Literal["grouped", "depthwise", "auto"]
 WIDE = 128
 """Channels from which `auto` takes a plain convolution apart."""
 ADDITIONS = {"add", "add_", "__add__", "__iadd__", "__radd__"}
@@ -45,7 +46,7 @@ class Rewritten:
 def lighten(
     model: nn.Module,
     image_shape: Shape,
-    conv: Conv,
+    conv: LightConv,
     groups: int | None = None,
     shuffle: bool = True,
     layers: Sequence[str] = ("*",),
@@ -65,6 +66,8 @@ def lighten(
         raise ModelError(f"groups {groups} with conv 'depthwise'", why, "set conv: grouped, or leave groups out")
     ran = [layer for layer in run_layers(model, image_shape) if layer.is_conv]
     candidates = chosen(rewritable(model, ran), layers)
+    for path, module in candidates.items():
+        check_plain(path, module)
     plan = planned(model, image_shape, candidates, conv, groups or 4)
     mixed = after_pointwise(model, ran)
     for step in plan:
@@ -137,21 +140,33 @@ def rewritable(model: nn.Module, ran: list[Layer]) -> dict[str, nn.Conv2d]:
             found[layer.path] = module
     if not found:
         why = "every convolution but the stem is 1x1 or grouped already"
-        raise ModelError(f"{type(model).__name__} cannot be lightened", why, "take it as it is, or another network")
+        raise ModelError(f"{type(model).__name__} cannot be lightened", why, "leave lighten out: it is light already")
     return found
+
+
+def check_plain(path: str, conv: nn.Conv2d) -> None:
+    """Raises ModelError for a convolution with weights of its own kind, which a lighter one would lose."""
+    others = sorted(set(conv._parameters) - {"weight", "bias"})
+    if others or is_parametrized(conv):
+        what = ", ".join(others) or "a parametrization"
+        why = f"this {type(conv).__name__} has {what} beside its weight"
+        raise ModelError(f"{path} cannot be lightened", why, "leave it out by lighten.layers, or take another network")
 
 
 def chosen(candidates: dict[str, nn.Conv2d], patterns: Sequence[str]) -> dict[str, nn.Conv2d]:
     """Those whose path a pattern fits; raises ModelError for a pattern that fits none."""
     for pattern in patterns:
         if not fnmatch.filter(candidates, pattern):
-            ways = ", ".join(list(candidates)[:4])
-            raise ModelError(f"lighten.layers {pattern!r} fits no convolution that can be rewritten", f"such as {ways}")
+            raise ModelError(
+                f"lighten.layers {pattern!r} fits no convolution that can be rewritten",
+                f"such as {', '.join(list(candidates)[:4])}",
+                "kdedge layers MODEL lists the modules",
+            )
     return {path: conv for path, conv in candidates.items() if any(fnmatch.fnmatchcase(path, p) for p in patterns)}
 
 
 def planned(
-    model: nn.Module, image_shape: Shape, candidates: dict[str, nn.Conv2d], conv: Conv, groups: int
+    model: nn.Module, image_shape: Shape, candidates: dict[str, nn.Conv2d], conv: LightConv, groups: int
 ) -> list[Rewritten]:
     if conv == "depthwise":
         return [Rewritten(path, "depthwise") for path in candidates]
@@ -182,11 +197,12 @@ def check_groups(candidates: dict[str, nn.Conv2d], groups: int) -> None:
     ]
     if refused:
         common = gcd(*(n for module in candidates.values() for n in (module.in_channels, module.out_channels)))
-        valid = ", ".join(str(n) for n in range(2, common + 1) if common % n == 0) or "none"
+        valid = [str(n) for n in range(2, common + 1) if common % n == 0]
         more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
         raise ModelError(
             f"groups {groups} does not divide the channels of {', '.join(refused[:3])}{more}",
-            f"valid for every convolution of this network: {valid}",
+            f"valid for every convolution of this network: {', '.join(valid) or 'none'}",
+            f"lighten.groups: {valid[-1]}" if valid else "lighten.conv: depthwise",
         )
 
 
@@ -213,10 +229,13 @@ def residual_blocks(model: nn.Module, image_shape: Shape) -> set[str]:
                 adding.add(stack[-1])
             return func(*args, **(kwargs or {}))
 
+    def leave(*_: Any) -> None:
+        stack.pop()
+
     handles = []
     for path, module in model.named_modules():
         handles.append(module.register_forward_pre_hook(lambda *_, path=path: stack.append(path)))
-        handles.append(module.register_forward_hook(lambda *_: stack.pop() and None))
+        handles.append(module.register_forward_hook(leave))
     try:
         with Additions():
             run_once(model, image_shape)

@@ -20,7 +20,7 @@ from kdedge.pipeline.arrays import read_arrays, write_arrays
 from kdedge.pipeline.environment import environment
 from kdedge.pipeline.heads import Exported, choose_exits
 from kdedge.pipeline.hops import Hops
-from kdedge.pipeline.networks import build
+from kdedge.pipeline.networks import build, dense_form
 from kdedge.pipeline.project import EXPORT, Project
 from kdedge.pipeline.show import show_export
 
@@ -42,10 +42,12 @@ def run(project: Project) -> list[str]:
     work.student(exported)
     if recipe.teachers:
         work.teacher(work.load(recipe.teachers[0], "teacher.safetensors"))
-    original = work.original() if recipe.student.lighten else None
+    dense = dense_form(recipe.student)
+    original = work.original(dense) if dense else None
     hops = Hops(project.run, recipe.export, exported.outputs.logits)
     hops.compare(exported.network, dataset.normalize, work.onnx, work.engines, work.cascades)
     report = ExportReport(
+        input_shape=list(hops.arrays.images.shape[1:]),
         onnx=work.onnx,
         engines=work.engines,
         hops=hops.hops,
@@ -98,10 +100,9 @@ class Exporting:
         self.write(network, path, self.project.recipe.teachers[0].normalize or self.dataset.normalize)
         self.keep(TEACHER, path)
 
-    def original(self) -> Original:
+    def original(self, dense: Model) -> Original:
         """The student before lightening, in fp32, so that what fewer MACs buy in time is measured."""
         recipe = self.project.recipe
-        dense = recipe.student.model_copy(update={"lighten": None})
         network = build(dense, self.dataset, recipe.seed).eval()
         price = cost(network, self.dataset.image_shape)
         is_teacher = bool(recipe.teachers) and alike(recipe.teachers[0], dense)

@@ -13,7 +13,7 @@ from kdedge.distill.base import METHODS
 from kdedge.engine.base import backend
 from kdedge.models.blocks import MODELS
 from kdedge.pipeline.heads import choose_exits
-from kdedge.pipeline.networks import build
+from kdedge.pipeline.networks import build, check_start
 from kdedge.pipeline.project import Project
 
 
@@ -62,6 +62,9 @@ def check_networks(project: Project, dataset: Dataset) -> None:
         for path, model in networks(project.recipe).items()
         if (found := attempt(project, path, lambda model=model: build(model, dataset, 0)))  # type: ignore[misc]
     ]
+    if not problems:
+        found = attempt(project, ("student", "lighten"), lambda: check_start(project.recipe, dataset))
+        problems = [found] if found else []
     if not problems:
         student = build(project.recipe.student, dataset, 0)
         found = attempt(project, ("export", "exits"), lambda: choose_exits(project.recipe, dataset, student))

@@ -1,5 +1,6 @@
 """The networks of a recipe: built, loaded or trained, measured, and described."""
 
+import math
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,14 +21,16 @@ from kdedge.distill.logs import read_rows
 from kdedge.distill.teachers import FrozenTeacher
 from kdedge.distill.trainer import train
 from kdedge.models.cost import cost
-from kdedge.models.inherit import inherit
+from kdedge.models.inherit import check_same_network, inherit
 from kdedge.models.lighten import Rewritten, lighten
 from kdedge.models.weights import load_weights
 from kdedge.models.zoo import build_model
+from kdedge.pipeline.arrays import spread
 from kdedge.pipeline.project import Project, plain, training_sections
 
 WEIGHTS, LOG = "weights.safetensors", "log.csv"
-INHERIT_IMAGES = 256
+INHERIT_IMAGES, INHERIT_VALUES = 256, 2**21
+"""Images that a student which starts from its teacher is fitted on, at most, and pixel values of them all together."""
 
 
 def build(model: Model, dataset: Dataset, seed: int) -> nn.Module:
@@ -43,12 +46,31 @@ def build_and_lighten(model: Model, dataset: Dataset, seed: int) -> tuple[nn.Mod
     return network, lighten(network, dataset.image_shape, **how.rewriting()) if how else []
 
 
+def check_start(recipe: Recipe, dataset: Dataset) -> None:
+    """Raises ModelError when the student is to start from a teacher that it was not made of."""
+    how = recipe.student.lighten
+    if how and how.init == "teacher":
+        network, rewritten = build_and_lighten(recipe.student, dataset, 0)
+        check_same_network(network, build(recipe.teachers[0], dataset, 0), [step.path for step in rewritten])
+
+
+def dense_form(model: Model) -> Model | None:
+    """The network that a lightened one was made of, or None."""
+    if model.lighten:
+        return model.model_copy(update={"lighten": None})
+    if model.options.get("conv", "dense") != "dense":
+        kept = {key: value for key, value in model.options.items() if key not in ("conv", "groups")}
+        return model.model_copy(update={"options": kept})
+    return None
+
+
 def start_student(recipe: Recipe, dataset: Dataset, teacher: FrozenTeacher | None) -> nn.Module:
     """The student before its first step: fresh, or with what it can keep of its teacher's weights."""
     network, rewritten = build_and_lighten(recipe.student, dataset, recipe.seed)
     if teacher and recipe.student.lighten and recipe.student.lighten.init == "teacher":
         device = next(teacher.model.parameters()).device
-        some = dataset.train.subset(torch.arange(min(INHERIT_IMAGES, len(dataset.train))))
+        count = max(8, min(INHERIT_IMAGES, INHERIT_VALUES // math.prod(dataset.image_shape)))
+        some = dataset.train.subset(spread(len(dataset.train), count))
         pixels = next(eval_batches(some, len(some), device).epoch(0)).images
         own = Normalizer(dataset.normalize).to(device)
         inherit(network.to(device), teacher.model, rewritten, own(pixels), teacher.normalize(pixels))

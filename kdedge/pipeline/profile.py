@@ -21,8 +21,6 @@ def run(project: Project) -> list[str]:
     recipe = project.recipe.export
     training = read_record(project.run / TRAINING, TrainingReport)
     precisions = [name for name in get_args(Precision) if name in export.engines]
-    channels, height, width = training.student.input_shape
-    image = (height, width, channels) if recipe.preprocess else (channels, height, width)
     reports = {
         name: profile_model(
             project.run / engine.path,
@@ -30,14 +28,14 @@ def run(project: Project) -> list[str]:
             project.recipe.profile,
             name=name,
             precision=name if name in precisions else "fp32",
-            shapes={INPUT: (project.recipe.profile.batch, *image)},
+            shapes={INPUT: (project.recipe.profile.batch, *export.input_shape)},
             options=recipe.backend_options if recipe.backend == export.backend else {},
             target=LocalTarget(),
         )
         for name, engine in export.engines.items()
     }
     note_no_gain([reports[precision] for precision in precisions])
-    note_lightening(reports, export, training.student.macs)
+    note_lightening(reports, export, export.deployed(training.student).macs)
     for name, report in reports.items():
         write_json(project.run / f"profile/{name}.json", report)
     show_profiles(list(reports.values()))

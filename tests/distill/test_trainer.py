@@ -124,7 +124,7 @@ def test_moving_average_is_that_of_the_weights_after_each_step(make_job: MakeJob
             phase.step(next(batches), tap, 0, 0.0, TermMeter())
             seen.append(weights(job.student))
     assert phase.average is not None
-    for key, value in phase.average.module.state_dict().items():
+    for key, value in phase.average.module.get_submodule("student").state_dict().items():
         if value.is_floating_point():  # the first step sets it; then 3/4 of it and 1/4 of the new weights
             by_hand = 0.75 * (0.75 * seen[0][key] + 0.25 * seen[1][key]) + 0.25 * seen[2][key]
             torch.testing.assert_close(value, by_hand)
@@ -142,6 +142,23 @@ def test_moving_average_is_what_counts_and_is_handed_to_the_next_phase(make_job:
     two = make_job({"epochs": 2, "ema": 0.9}, still)
     train(two)
     assert torch.equal(two.student.state_dict()["linear.weight"], average["linear.weight"])
+
+
+def test_moving_average_takes_in_the_layers_of_methods(make_job: MakeJob) -> None:
+    job = make_job({"epochs": 2, "ema": 0.9, "methods": [{"name": "self_distill"}]})
+    train(job)
+    last = job.checkpoints / "epoch-0002"
+    kept, average, raw = (
+        load_file(path)
+        for path in (
+            job.folder / "methods.safetensors",
+            last / "average_methods.safetensors",
+            last / "methods.safetensors",
+        )
+    )
+    name = "self_distill.heads.stage1.linear.weight"
+    assert torch.equal(kept[name], average[name])
+    assert not torch.equal(kept[name], raw[name])
 
 
 def test_phase_starts_from_the_weights_of_the_one_before_with_new_layers_of_its_methods(
