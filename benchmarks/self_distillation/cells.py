@@ -35,14 +35,10 @@ CONVS = {
     "dense": "null",
     "grouped 2": "{conv: grouped, groups: 2}",
     "grouped 4": "{conv: grouped, groups: 4}",
-    "grouped 4 in stage 3": "{conv: grouped, groups: 4, layers: [layer3.*]}",
     "depthwise": "{conv: depthwise}",
 }
 GRIDS = {
-    "cpu": {
-        "resnet20": ("dense", "grouped 4 in stage 3", "grouped 2", "depthwise"),
-        "vgg11": ("dense", "depthwise", "grouped 4"),
-    },
+    "cpu": {"resnet20": ("dense", "grouped 2", "depthwise"), "vgg11": ("dense", "grouped 4", "depthwise")},
     "gpu": {"resnet18": ("dense", "grouped 4", "depthwise"), "vgg11": ("dense", "grouped 4", "depthwise")},
 }
 CALIBRATION = 256
@@ -85,14 +81,15 @@ def perform_cell(cell: Cell, budget: str, changes: list[str], runs: Path) -> dic
     """Train (or go on), export, quantize, and judge on the test split; what is done already is read."""
     loaded = load_recipe(str(HERE / f"{budget}.yaml"), [*cell.changes(budget), *changes])
     project = open_project(loaded, runs)
-    path = project.run / "cell.json"
-    if not path.exists():
+    path, key = project.run / "cell.json", project.student_key()
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if found.get("key") != key:
         with project.run.locked():
             project.save()
             perform(project, "distill")
-        write_json(path, measure(cell, project))
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return result
+        found = {"key": key, **measure(cell, project)}
+        write_json(path, found)
+    return found | {"run": str(project.run.path)}
 
 
 def measure(cell: Cell, project: Project) -> dict[str, Any]:
@@ -112,7 +109,7 @@ def measure(cell: Cell, project: Project) -> dict[str, Any]:
         "exits": {**student.exits, "deepest": student.top1, "ensemble": student.ensemble},
         "seconds": sum(epochs),
         "fastest_epoch_seconds": min(epochs),
-        "onnx": {"fp32": str(fp32), "int8": str(int8)},
+        "onnx": {"fp32": f"export/{fp32.name}", "int8": f"export/{int8.name}"},
         "bytes": {"fp32": fp32.stat().st_size, "int8": int8.stat().st_size},
         "int8_top1": int8_top1(int8, dataset),
     }

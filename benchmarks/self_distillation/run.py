@@ -37,6 +37,9 @@ def train_all(cells: Sequence[Cell], budget: str, changes: list[str], runs: Path
         futures = {pool.submit(perform_cell, cell, budget, changes, runs): cell for cell in cells}
         for number, future in enumerate(as_completed(futures), 1):
             cell = futures[future]
+            if error := future.exception():
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise error
             found[cell] = future.result()
             console.say(f"{number}/{len(cells)} {cell.name}: {100 * found[cell]['exits']['deepest']:.2f} %")
     return [found[cell] for cell in cells]
@@ -51,7 +54,8 @@ def latencies(results: Results) -> dict[str, dict[str, list[float]]]:
     spec, found = Profile(processes=5, threads=1), {}
     for (network, conv, _), cells in results.items():
         if f"{network} {conv}" not in found:
-            reports = {name: profile_model(Path(cells[0]["onnx"][name]), "ort", spec).latency for name in PRECISIONS}
+            files = {name: Path(cells[0]["run"]) / cells[0]["onnx"][name] for name in PRECISIONS}
+            reports = {name: profile_model(file, "ort", spec).latency for name, file in files.items()}
             found[f"{network} {conv}"] = {
                 name: [report.median, *(report.median_interval or ())] for name, report in reports.items()
             }
@@ -151,7 +155,7 @@ def write(
     stem: Path, trained: list[dict[str, Any]], results: Results, times: dict[str, Any], changes: list[str]
 ) -> None:
     made_with, first = environment(), trained[0]
-    kept = [{key: value for key, value in cell.items() if key != "onnx"} for cell in trained]
+    kept = [{key: value for key, value in cell.items() if key not in ("onnx", "run", "key")} for cell in trained]
     write_json(
         stem.with_suffix(".json"), {"cells": kept, "latency_ms": times, "changes": changes, "environment": made_with}
     )

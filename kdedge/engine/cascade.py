@@ -19,6 +19,7 @@ import numpy as np
 from kdedge.core.errors import KdedgeError, ModelError
 from kdedge.engine.base import backend
 from kdedge.engine.rows import BATCH, run_rows
+from kdedge.engine.sidecar import atomic
 
 if TYPE_CHECKING:
     from kdedge.engine.base import Session
@@ -40,6 +41,15 @@ class Link(NamedTuple):
     logits: str
 
 
+class CascadeFile(NamedTuple):
+    """What a device needs of a cascade's file."""
+
+    backend: str
+    options: dict[str, Any]
+    threshold: float | None
+    stages: list[Link]
+
+
 class Answer(NamedTuple):
     logits: Array
     """(N, classes), of the exit that each image stopped at."""
@@ -59,6 +69,27 @@ def cascade_record(precision: str, backend: str, options: dict[str, Any], links:
     }
 
 
+def read_cascade(path: Path) -> CascadeFile:
+    """Raises ModelError when the file is missing or not as kdedge writes it."""
+    record = _read(path)
+    try:
+        links = [Link(*(stage[field] for field in Link._fields)) for stage in record["stages"]]
+        known, threshold = record["schema_version"] == SCHEMA, record["threshold"]
+        content = CascadeFile(str(record["backend"]), dict(record["options"]), threshold, links)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"cascade {path}", f"it is not as kdedge writes it: {error!r}", FIX) from None
+    if not known or not links or type(threshold) not in (int, float, type(None)):
+        raise ModelError(f"cascade {path}", "its schema_version, stages or threshold is not as kdedge writes it", FIX)
+    return content
+
+
+def set_threshold(path: Path, threshold: float) -> None:
+    """Write how sure an exit must be into a cascade's file; the rest of it stays as it is."""
+    record = {**_read(path), "threshold": threshold}
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
 def open_cascade(path: Path, options: dict[str, Any] | None = None) -> Cascade:
     """Open every stage of a cascade; close it, or use it in a with-block.
 
@@ -68,22 +99,14 @@ def open_cascade(path: Path, options: dict[str, Any] | None = None) -> Cascade:
     Raises:
         ModelError: the file or a stage's is missing or broken, or they do not fit each other.
     """
-    record = _read(path)
-    try:
-        links = [Link(*(stage[field] for field in Link._fields)) for stage in record["stages"]]
-        known, threshold = record["schema_version"] == SCHEMA, record["threshold"]
-        settings = {**record["options"], **(options or {})}
-        library = backend(str(record["backend"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"cascade {path}", f"it is not as kdedge writes it: {error!r}", FIX) from None
-    if not known or not links or type(threshold) not in (int, float, type(None)):
-        raise ModelError(f"cascade {path}", "its schema_version, stages or threshold is not as kdedge writes it", FIX)
+    file = read_cascade(path)
+    library, settings = backend(file.backend), {**file.options, **(options or {})}
     with ExitStack() as opened:
         stages = []
-        for number, link in enumerate(links):
+        for number, link in enumerate(file.stages, 1):
             session = opened.enter_context(library.open(path.parent / link.model, settings))
-            stages.append(Stage(session, link, number == len(links) - 1))
-        return Cascade(path.name, stages, threshold, opened.pop_all())
+            stages.append(Stage(session, link, number == len(file.stages)))
+        return Cascade(path.name, stages, file.threshold, opened.pop_all())
 
 
 def _read(path: Path) -> Any:

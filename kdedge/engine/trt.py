@@ -19,14 +19,14 @@ from kdedge.engine.trt_session import open_engine
 if TYPE_CHECKING:
     from kdedge.engine.base import Session
 
-COUNTS = ("min_batch", "opt_batch", "max_batch", "workspace_mib")
+COUNTS = ("opt_batch", "max_batch", "workspace_mib")
 
 
 @register
 class TensorRTBackend(Backend):
     name = "trt"
     suffix = ".engine"
-    defaults = MappingProxyType({"min_batch": 1, "opt_batch": 1, "max_batch": 8, "workspace_mib": 1024, "tf32": False})
+    defaults = MappingProxyType({"opt_batch": 1, "max_batch": 8, "workspace_mib": 1024, "tf32": False})
 
     def versions(self) -> dict[str, str]:
         return {"tensorrt": str(_tensorrt().__version__), "gpu": gpu() or "none"}
@@ -35,7 +35,7 @@ class TensorRTBackend(Backend):
         return "" if gpu() else "no NVIDIA GPU on this machine"
 
     def settings(self, options: dict[str, Any]) -> dict[str, Any]:
-        """An open batch runs from `min_batch` to `max_batch` and is tuned for `opt_batch`.
+        """An open batch runs from 1 to `max_batch` and is tuned for `opt_batch`.
 
         `workspace_mib` limits the memory of single layers, which on a board with shared memory is else all of it.
         `tf32` lets fp32 layers round their inputs to 10 bits of mantissa.
@@ -46,9 +46,9 @@ class TensorRTBackend(Backend):
                 raise KdedgeError(
                     f"option {key} of backend trt", f"expected a whole number from 1 on, given {settings[key]!r}"
                 )
-        if not settings["min_batch"] <= settings["opt_batch"] <= settings["max_batch"]:
-            given = ", ".join(f"{key} {settings[key]}" for key in COUNTS[:3])
-            raise KdedgeError("batch of backend trt", f"expected min <= opt <= max, given {given}")
+        if settings["opt_batch"] > settings["max_batch"]:
+            given = f"{settings['opt_batch']} and {settings['max_batch']}"
+            raise KdedgeError("batch of backend trt", f"expected opt_batch <= max_batch, given {given}")
         if type(settings["tf32"]) is not bool:
             given = repr(settings["tf32"])
             raise KdedgeError("option tf32 of backend trt", f"expected true or false, given {given}")

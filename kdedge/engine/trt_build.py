@@ -156,7 +156,7 @@ def batch_profile(onnx: Path, builder: Any, network: Any, settings: dict[str, An
                 "only its first axis, the batch, may be open in a TensorRT engine",
                 "export it with the other axes fixed (export.preprocess: false)",
             )
-        sizes = (settings[key] for key in ("min_batch", "opt_batch", "max_batch"))
+        sizes = (1, settings["opt_batch"], settings["max_batch"])
         profile.set_shape(tensor.name, *((size, *rest) for size in sizes))
     return profile
 

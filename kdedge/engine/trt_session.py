@@ -40,8 +40,8 @@ def open_engine(trt: Any, path: Path, precision: dict[str, int]) -> TensorRTSess
         raise MissingTool(f"TensorRT {trt.__version__} is too old", "kdedge needs 8.5 (JetPack 5.1) or newer")
     cuda = require("pycuda.driver", "tensorrt", "running a TensorRT engine")
     cuda.init()
-    device = cuda.Device(0).retain_primary_context()  # the one that TensorRT itself uses
-    device.push()
+    context = cuda.Device(0).retain_primary_context()  # the one that TensorRT itself uses
+    context.push()
     try:
         return TensorRTSession(trt, cuda, path, precision)
     except BaseException:

@@ -46,7 +46,8 @@ def collect(training: TrainingReport, export: ExportReport, profiles: list[Profi
 
     The accuracy of a precision is that of the built engine; of the ONNX file where no engine was compared.
     """
-    metrics = trained(training) | deployed(export.deployed(training.student))
+    student = export.deployed(training.student)
+    metrics = trained(training, student) | deployed(student)
     for precision, file in export.engines.items():
         metrics[f"{precision}/engine_bytes"] = cost(file.bytes, "bytes")
     for precision, file in export.onnx.items():
@@ -58,12 +59,12 @@ def collect(training: TrainingReport, export: ExportReport, profiles: list[Profi
     return metrics
 
 
-def trained(training: TrainingReport) -> dict[str, Metric]:
+def trained(training: TrainingReport, student: TrainedModel) -> dict[str, Metric]:
     metrics = {}
     if training.teacher:
         metrics["teacher/top1"] = accuracy(training.teacher.top1)
     if training.baseline:
-        metrics["student/top1_gain"] = accuracy(training.student.top1 - training.baseline.top1)
+        metrics["student/top1_gain"] = accuracy(student.top1 - training.baseline.top1)
     return metrics
 
 
@@ -232,7 +233,7 @@ def warnings_of(gate: Gate, evidence: Evidence) -> list[str]:
     gain = metrics.get("student/top1_gain")
     if gain and gain.value < 0:
         points = margin(-gain.value, "fraction")
-        found.append(f"the student is {points} below the same network trained on the labels alone")
+        found.append(f"the student is {points} below the whole network trained on the labels alone")
     if evidence.baseline is not None and (new := sorted(metrics.keys() - evidence.baseline.keys())):
         found.append(f"not in the baseline yet: {', '.join(new)}")
     return found

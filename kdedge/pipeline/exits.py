@@ -12,16 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx.utils
 from numpy.typing import NDArray
-from pydantic import BaseModel
 
 from kdedge.core import console
 from kdedge.core.errors import KdedgeError, nearest, require
 from kdedge.core.exits import ExitQuality, ExitsReport, MeasuredCascade, WithoutExits
-from kdedge.core.report import ExportReport, ProfileReport, Record, TrainingReport
+from kdedge.core.report import ExportReport, ProfileReport, TrainingReport
 from kdedge.core.rundir import read_record, write_json, write_text
 from kdedge.core.stats import Answers, Costs, choose, exit_curve, judge, operating_point
 from kdedge.engine.base import backend
-from kdedge.engine.cascade import open_cascade
+from kdedge.engine.cascade import open_cascade, read_cascade, set_threshold
 from kdedge.pipeline.project import EXITS, EXPORT, TRAINING, Project
 from kdedge.pipeline.show import show_exits
 from kdedge.profile.measure import Shapes, profile_model
@@ -33,24 +32,6 @@ SLACK = 0.005
 TIMED = 1000
 """Images that the deployed cascade is timed on, at most."""
 VALIDATION, TEST = "arrays/validation.npz", "arrays/eval.npz"
-
-
-class CascadeStage(BaseModel):
-    model: str
-    """File, relative to the cascade's own."""
-    input: str
-    feature: str | None
-    logits: str
-
-
-class CascadeFile(Record):
-    """A cascade as the export writes it and a device reads it."""
-
-    precision: str
-    backend: str
-    options: dict[str, Any]
-    threshold: float | None
-    stages: list[CascadeStage]
 
 
 class Asked(NamedTuple):
@@ -70,7 +51,7 @@ def find_threshold(project: Project, asked: Asked) -> None:
         report = work.report(wanted, asked.threshold)
         write_json(project.run / EXITS, report)
         write_text(project.run / "exits.svg", exits_file(report))
-        write_json(work.path, work.cascade.model_copy(update={"threshold": report.validation.threshold}))
+        set_threshold(work.path, report.validation.threshold)
         known = project.run.manifest.artifacts
         cascades = [name for each in export.onnx if (name := cascade_name(each)) in known]
         project.run.record("exits", project.key("exits"), [EXITS, "exits.svg", *cascades])
@@ -138,7 +119,7 @@ class Measuring:
             raise KdedgeError(f"--precision {precision}: not exported with exits", nearest(precision, known))
         self.project, self.run, self.export, self.precision = project, project.run, export, precision
         self.path = self.run / cascade_name(precision)
-        self.cascade = read_record(self.path, CascadeFile)
+        self.cascade = read_cascade(self.path)
         self.spec = project.recipe.profile.model_copy(update={"batch": 1})
         self.library = backend(self.cascade.backend)
         threads = {"threads": self.spec.threads} if self.spec.threads and "threads" in self.library.defaults else {}
@@ -208,8 +189,11 @@ class Measuring:
             options=self.options,
         )
         for note in report.notes:
-            self.notes.setdefault(note, []).append(name)
+            self.note(note, name)
         return report
+
+    def note(self, text: str, model: str) -> None:
+        self.notes.setdefault(text, []).append(model)
 
     def exits(self, costs: Costs, validation: Answers, test: Answers) -> list[ExitQuality]:
         return [
@@ -242,6 +226,9 @@ class Measuring:
             for _ in range(self.spec.processes):
                 replies.append(LocalTarget().run(request))
                 bar.advance()
+        if restless := sum(not reply["settled"] for reply in replies):
+            cap = f"{self.spec.warmup_cap:g} s"
+            self.note(f"the warm-up did not settle within {cap} in {restless} of {len(replies)} processes", "cascade")
         times = np.array([reply["latency_ms"] for reply in replies])
         ids, labels, exits = (np.array(replies[0][key]) for key in ("ids", "labels", "exits"))
         return MeasuredCascade(

@@ -83,8 +83,9 @@ class Project:
             inputs = [run.sha256(name) for name in (TRAINING, EXPORT, *self.profiles())]
             known = sha256_file(baseline) if baseline and baseline.is_file() else None
             return digest([plain(recipe.gate), known, inputs])
-        if command == "exits":
-            return digest(run.sha256(EXPORT))
+        if command == "exits":  # of the cascades as they are: an export writes them without a threshold
+            cascades = sorted((run / "engine").glob("cascade.*.json"))
+            return digest([run.sha256(EXPORT), [sha256_file(path) for path in cascades]])
         if command == "report":
             return digest([run.sha256(name) for name in (TRAINING, EXPORT, *self.profiles(), GATE, *self.exits())])
         raise KdedgeError(f"no command {command!r}")

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
 from kdedge.core.console import many, percent, quantity, size
+from kdedge.core.deployment import Precision
 from kdedge.core.report import (
     ExportReport,
     GateResult,
@@ -20,6 +21,8 @@ from kdedge.core.report import (
 
 Rows = list[list[str]]
 Pairs = list[tuple[str, str]]
+PRECISIONS = get_args(Precision)
+"""Names of the student's files and profiles; others are of networks that stand beside it."""
 MINUS = "\N{MINUS SIGN}"
 BANNERS: dict[Verdict, tuple[str, str]] = {
     "pass": ("Passed", "every blocking budget is kept"),
@@ -61,9 +64,14 @@ def banner(gate: GateResult | None) -> Banner:
     return Banner(gate.verdict, title, f"{text}; {kept} of {len(gate.checks)} checks passed")
 
 
+def deployed(training: TrainingReport, export: ExportReport | None) -> TrainedModel:
+    """The student as it was exported; as it was trained where that is still to come."""
+    return export.deployed(training.student) if export else training.student
+
+
 def tiles(training: TrainingReport, export: ExportReport | None, profiles: Sequence[ProfileReport]) -> Iterator[Tile]:
     """The four numbers that a reader came for."""
-    student = export.deployed(training.student) if export else training.student
+    student = deployed(training, export)
     teacher, alone = training.teacher, training.baseline
     gains = [f"{points(student.top1 - teacher.top1)} against the teacher"] if teacher else []
     gains += [f"{points(student.top1 - alone.top1)} against labels alone"] if alone else []
@@ -71,13 +79,15 @@ def tiles(training: TrainingReport, export: ExportReport | None, profiles: Seque
     yield Tile("Student top-1", percent(student.top1), tuple(gains))
     less = f"{ratio(teacher.params, student.params)} fewer than the teacher's {many(teacher.params)}" if teacher else ""
     yield Tile("Parameters", many(student.params), (less, f"{many(student.macs)} MACs an image"))
-    if export and export.onnx:
-        precision, file = min(export.onnx.items(), key=lambda item: item[1].bytes)
+    files = {name: file for name, file in export.onnx.items() if name in PRECISIONS} if export else {}
+    if export and files:
+        precision, file = min(files.items(), key=lambda item: item[1].bytes)
         quality = export.quality(precision)
         notes = (precision, f"{percent(quality.top1)} top-1" if quality else "")
         yield Tile("Smallest model", size(file.bytes), notes)
-    if profiles:
-        fastest = min(profiles, key=lambda profile: profile.latency.median)
+    measured = [profile for profile in profiles if profile.name in PRECISIONS]
+    if measured:
+        fastest = min(measured, key=lambda profile: profile.latency.median)
         setting = f"{fastest.name}, batch {fastest.batch}, {fastest.threads} threads"
         yield Tile("Median latency", milliseconds(fastest.latency.median), (setting, fastest.provider))
 
@@ -87,11 +97,10 @@ def warnings(
 ) -> list[str]:
     """What a reader must know before believing the numbers."""
     found = list(gate.warnings) if gate else []
-    alone = training.baseline
-    if alone and training.student.top1 < alone.top1 and gate is None:
-        found.append(
-            f"the student is {points(training.student.top1 - alone.top1)} against itself trained on the labels alone"
-        )
+    student, alone = deployed(training, export), training.baseline
+    if alone and student.top1 < alone.top1 and gate is None:
+        gain = points(student.top1 - alone.top1)
+        found.append(f"the student is {gain} against the whole network trained on the labels alone")
     found += [f"{hop.name}: {problem}" for hop in export.hops for problem in hop.problems] if export else []
     for profile in profiles:
         cut = sum(not sample.settled for sample in profile.samples)

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kdedge.core.errors import KdedgeError, ModelError
 from kdedge.engine.base import Session, backend
-from kdedge.engine.cascade import Cascade, Link, cascade_record, confidence, open_cascade
+from kdedge.engine.cascade import Cascade, Link, cascade_record, confidence, open_cascade, set_threshold
 
 Rows = NDArray[np.float32]
 WIDTH = 3
@@ -143,6 +143,18 @@ def test_threshold_is_the_files_unless_one_is_given(make: Make) -> None:
         assert cascade.run(images).exit.tolist() == [1]
         assert cascade.run(images, 0.7).exit.tolist() == [0]
         assert cascade.run(images, 0.0).exit.tolist() == [0]
+
+
+def test_set_threshold_changes_nothing_else(make: Make, tmp_path: Path) -> None:
+    path = make()
+    changed(path, note="of somebody's own")
+    before, files = json.loads(path.read_text()), sorted(tmp_path.iterdir())
+    set_threshold(path, 0.8)
+    assert json.loads(path.read_text()) == {**before, "threshold": 0.8}
+    assert sorted(tmp_path.iterdir()) == files
+    with open_cascade(path) as cascade:
+        assert cascade.threshold == 0.8
+        assert cascade.run(rows((LN3, 9, 0))).exit.tolist() == [1]
 
 
 def test_without_any_threshold_nothing_is_run(make: Make, computed: dict[str, list[int]]) -> None:

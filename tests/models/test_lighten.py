@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
 
 from kdedge.core.errors import ModelError
 from kdedge.models.blocks import ChannelShuffle
@@ -209,6 +210,25 @@ def test_lighten_refuses_a_pattern_that_fits_nothing():
 def test_lighten_refuses_in_one_clear_line(network, arguments, message):
     with pytest.raises(ModelError, match=message):
         lighten(network(), SMALL, *arguments)
+
+
+class Gained(nn.Conv2d):
+    """A convolution with a weight of its own kind."""
+
+    def __init__(self):
+        super().__init__(8, 8, 3, padding=1)
+        self.gain = nn.Parameter(torch.ones(8, 1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("conv", "what"),
+    [(Gained, "has gain beside its weight"), (lambda: weight_norm(nn.Conv2d(8, 8, 3)), "has a parametrization")],
+)
+def test_lighten_refuses_convolutions_that_are_more_than_their_weight(conv, what):
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), conv())
+    with pytest.raises(ModelError, match=f"2 cannot be lightened: this .* {what}"):
+        lighten(network, SMALL, "depthwise")
+    assert [step.path for step in lighten(network, SMALL, "depthwise", layers=["1"])] == ["1"]
 
 
 def test_compare_lists_layers_and_the_whole_before_and_after():

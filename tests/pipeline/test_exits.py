@@ -15,6 +15,7 @@ from mini import Finished
 
 from kdedge.core.errors import KdedgeError
 from kdedge.core.exits import ExitsReport
+from kdedge.core.rundir import write_json
 from kdedge.data.build import build_data
 from kdedge.engine.cascade import open_cascade
 from kdedge.pipeline.exits import Asked, fraction, parse
@@ -149,6 +150,35 @@ def test_page_shows_them_until_the_run_is_exported_anew(
     export.write_text(export.read_text().replace('"opset": 18', '"opset": 19'))
     project.run.record("export", "another", project.run.manifest.commands["export"].artifacts)
     assert project.exits() == []
+
+
+def test_page_forgets_a_threshold_that_an_export_took_out_of_the_cascade(
+    report: ExitsReport, place: Finished, tmp_path: Path
+) -> None:
+    """`export --exit none` and then `--exit all` end with the same export.json, and a cascade without a threshold."""
+    shutil.copytree(place.folder, tmp_path, dirs_exist_ok=True)
+    project = reopen(tmp_path / place.run.relative_to(place.folder))
+    assert project.exits() == ["exits.json"]
+    cascade = project.run / "engine/cascade.fp32.json"
+    write_json(cascade, {**json.loads(cascade.read_text()), "threshold": None})
+    project.run.record("export", "another", project.run.manifest.commands["export"].artifacts)
+    assert project.exits() == []
+
+
+def test_warm_up_that_did_not_settle_is_said_of_the_cascade_too(
+    forkserver: Forkserver, report: ExitsReport, place: Finished, tmp_path: Path
+) -> None:
+    """A millionth of a second is over after the first query."""
+    shutil.copytree(place.folder, tmp_path, dirs_exist_ok=True)
+    run = tmp_path / place.run.relative_to(place.folder)
+    saved = json.loads((run / "recipe.json").read_text())
+    saved["recipe"]["profile"]["warmup_cap"] = 1e-6
+    (run / "recipe.json").write_text(json.dumps(saved))
+    code, process = forkserver.run(["exits", "--threshold", "0.5"], tmp_path)
+    assert code == 0, process.stderr
+    restless = "stage 1, stage 2, stage 3, cascade, student without exits"
+    note = f"{restless}: the warm-up did not settle within 1e-06 s in 2 of 2 processes"
+    assert note in json.loads((run / "exits.json").read_text())["notes"]
 
 
 def test_given_threshold_of_another_precision_needs_no_torch(report: ExitsReport, place: Finished) -> None:

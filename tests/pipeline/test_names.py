@@ -109,3 +109,26 @@ def test_commands_tell_the_line_of_an_unknown_data_set(forkserver: Forkserver, t
     assert code == 2
     assert "mini.yaml:3: data.name: unknown data set 'digts': did you mean 'digits'?" in process.stderr
     assert not list(tmp_path.glob("runs/*/student"))
+
+
+def test_student_cannot_start_from_a_teacher_that_it_was_not_made_of(tmp_path: Path) -> None:
+    said = checked(
+        tmp_path,
+        "  name: resnet8\n  options: {conv: depthwise}",
+        "  name: resnet20\n  lighten: {conv: depthwise, init: teacher}",
+    )
+    assert "student.lighten: ResNet cannot start from the weights of this ResNet" in said
+    assert "layer1.1.bn1.bias" in said
+
+
+@pytest.mark.parametrize(
+    ("lighten", "message"),
+    [
+        ("{conv: grouped, groups: 3}", "valid for every convolution of this network: 2, 4, 8, 16"),
+        ("{conv: grouped, layers: [layer4.*]}", "'layer4.*' fits no convolution that can be rewritten"),
+        ("{conv: depthwise, groups: 4}", "only grouped convolutions have groups"),
+    ],
+)
+def test_lightening_that_cannot_be_is_told_before_training(tmp_path: Path, lighten: str, message: str) -> None:
+    student = "  name: resnet8\n  options: {conv: depthwise}"
+    assert message in checked(tmp_path, student, f"  name: resnet8\n  lighten: {lighten}")

@@ -142,7 +142,7 @@ def test_ungated_page_warns_of_a_student_below_its_baseline(run):
     page = Page(
         render(run(gate=None, curves={}, profiles=[], training=training.model_copy(update={"baseline": better})))
     )
-    assert "the student is \N{MINUS SIGN}4.88 points against itself trained on the labels alone" in page.text
+    assert "the student is \N{MINUS SIGN}4.88 points against the whole network trained on the labels alone" in page.text
 
 
 def test_unsettled_warm_up_is_a_warning(run, make_profile):
