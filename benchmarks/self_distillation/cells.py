@@ -26,10 +26,19 @@ from kdedge.pipeline.networks import build
 from kdedge.pipeline.project import TRAINING, Project, open_project
 
 HERE = Path(__file__).parent
+TEACHER = (
+    "{name: resnet56, options: {shortcut: A}, checkpoint: cifar_teachers/resnet56-4bfd9763.th, "
+    "normalize: {mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}}"
+)
 TRAININGS = {
-    "labels": "[]",
-    "deep supervision": "[{name: self_distill, options: {alpha: 0}}]",
-    "self-distillation": "[{name: self_distill}]",
+    "labels": ["phases.0.methods=[]"],
+    "deep supervision": ["phases.0.methods=[{name: self_distill, options: {alpha: 0}}]"],
+    "self-distillation": ["phases.0.methods=[{name: self_distill}]"],
+    "self-distillation and teacher": [
+        f"teachers=[{TEACHER}]",
+        "phases.0.methods=[{name: logits, weight: 0.9}, {name: self_distill, weight: 0.3}]",
+        "phases.0.cross_entropy={weight: 0.1}",
+    ],
 }
 CONVS = {
     "dense": "null",
@@ -38,7 +47,7 @@ CONVS = {
     "depthwise": "{conv: depthwise}",
 }
 GRIDS = {
-    "cpu": {"resnet20": ("dense", "grouped 2", "depthwise"), "vgg11": ("dense", "grouped 4", "depthwise")},
+    "cpu": {"resnet20": ("dense", "grouped 2"), "vgg11": ("dense", "grouped 4")},
     "gpu": {"resnet18": ("dense", "grouped 4", "depthwise"), "vgg11": ("dense", "grouped 4", "depthwise")},
 }
 CALIBRATION = 256
@@ -62,18 +71,19 @@ class Cell:
             f"seed={self.seed}",
             f"student.name={self.network}",
             f"student.lighten={CONVS[self.conv]}",
-            f"phases.0.methods={TRAININGS[self.training]}",
+            *TRAININGS[self.training],
         ]
 
 
 def grid(budget: str, seeds: int) -> list[Cell]:
-    """Seed after seed; the original is trained on the labels alone."""
+    """Seed after seed; the original is trained on the labels alone, and only ResNet-20 has a teacher at hand."""
     return [
         Cell(network, conv, training, seed)
         for seed in range(seeds)
         for network, convs in GRIDS[budget].items()
         for conv in convs
         for training in (TRAININGS if conv != "dense" else ("labels",))
+        if network == "resnet20" or not training.endswith("teacher")
     ]
 
 

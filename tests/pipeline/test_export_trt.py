@@ -41,7 +41,7 @@ def test_engines_are_built_without_a_gpu_and_said_not_to_have_run(
     note = "built but not run: no NVIDIA GPU on this machine"
     assert f"engines were {note}" in process.stderr
     export = copied.json("export.json")
-    assert export["backend"] == "ort"
+    assert export["backend"] == "trt"
     assert [hop["name"] for hop in export["hops"]] == ["torch", "onnx-fp32", "onnx-fp16", "onnx-int8"]
     assert set(export["engines"]) == {"fp32", "fp16", "int8", "teacher"}
     for precision, engine in export["engines"].items():
@@ -54,15 +54,15 @@ def test_engines_are_built_without_a_gpu_and_said_not_to_have_run(
     assert "was built here, but does not run here: no NVIDIA GPU on this machine" in process.stderr
 
 
-@pytest.mark.skipif(False, reason="no NVIDIA GPU on this machine: TensorRT engines do not run")
+@pytest.mark.skipif(not gpu(), reason="no NVIDIA GPU on this machine: TensorRT engines do not run")
 def test_cascade_on_a_gpu_answers_as_the_whole_engine(
     forkserver: Forkserver, copied: Finished, needs: Callable[[object, str], None]
 ) -> None:
     needs(realtrt.FOLDER, realtrt.HOW)
-    code, process = forkserver.run(["export", "--exit", "all"], copied.folder, setup=realtrt.IMPORTABLE)
+    code, process = forkserver.run(["export", "--trt", "--exit", "all"], copied.folder, setup=realtrt.IMPORTABLE)
     assert code == 0, process.stderr
     export = copied.json("export.json")
-    assert export["backend"] == "ort"
+    assert export["backend"] == "trt"
     assert not any("not run" in note for engine in export["engines"].values() for note in engine["notes"])
     hops = {hop["name"]: hop for hop in export["hops"]}
     for output in ("exit1/", "exit2/", ""):

@@ -34,6 +34,7 @@ def tile(label: str, data: ReportData) -> Tile:
 
 def test_ungated_page_warns_of_the_exit_that_was_exported(run: Callable[..., ReportData]) -> None:
     data = run()
+    assert data.export
     training, export = trained(data.training, 0.9, 0.8), cut(data.export, 0.6)
     expected = f"the student is {MINUS}20.00 points against the whole network trained on the labels alone"
     assert expected in warnings(training, export, [], None)
@@ -50,6 +51,7 @@ def test_smallest_and_fastest_are_the_students_own(
 ) -> None:
     """A network that is measured for comparison is not what the reader will deploy."""
     data = run()
+    assert data.export
     tiny = {name: ExportedFile(path=f"{name}.onnx", bytes=10, sha256="0" * 64)}
     export = data.export.model_copy(update={"onnx": {**data.export.onnx, **tiny}})
     other = run(export=export, profiles=[make_profile(name, 0.001, 20, 2), *data.profiles])
