@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 
-LOSS_TITLES = {"baseline": "student on labels alone"}
+ROLES = {"teacher": "teacher", "student": "student", "baseline": "student on labels alone"}
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def training_charts(data: ReportData) -> Iterator[Chart]:
         "Solid: validation. Dotted: training images, augmented, as they passed by. Marks: exits on the test split.",
     )
     for network, rows in curves.items():
-        title = f"Loss of the {LOSS_TITLES.get(network, network)}"
+        title = f"Loss of the {ROLES.get(network, f'student by {network}')}"
         yield Chart(title, charts.losses(network, rows), "Total, and each term before its weight.")
 
 
