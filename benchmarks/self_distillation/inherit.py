@@ -3,7 +3,7 @@
     python benchmarks/self_distillation/inherit.py
 
 The pretrained ResNet-20 for CIFAR-10 is lightened and trained for a few epochs on the labels alone, from fresh weights
-and from what can be kept of the dense ones, at two learning rates and three seeds.  Writes results/inherit.json and
+and from what can be kept of the dense ones, with three seeds.  Writes results/inherit.json and
 .md.  CIFAR-10 and cifar_teachers/ come from KDEDGE_DATA.
 """
 
@@ -22,7 +22,7 @@ from kdedge.pipeline.environment import environment
 from kdedge.pipeline.project import TRAINING, open_project
 
 HERE = Path(__file__).parent
-COLUMNS = ("convolutions", "learning rate", "start", "top-1")
+COLUMNS = ("convolutions", "start", "top-1")
 
 
 def trained(changes: Sequence[str], runs: Path) -> TrainingReport:
@@ -41,16 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=HERE / "results")
     given = parser.parse_args(arguments)
     found: dict[str, list[float]] = {}
-    grid = product(("depthwise", "grouped"), (0.01, 0.05), ("random", "teacher"), range(given.seeds))
-    for conv, rate, start, seed in grid:
+    for conv, start, seed in product(("depthwise", "grouped"), ("random", "teacher"), range(given.seeds)):
         changes = [
-            f"name=inherit-{conv}-{rate}-{start}-{seed}",
+            f"name=inherit-{conv}-{start}-{seed}",
             f"seed={seed}",
             f"student.lighten={{conv: {conv}, init: {start}}}",
-            f"phases.0.optimizer.lr={rate}",
             *given.changes,
         ]
-        found.setdefault(f"{conv}, {rate}, {start}", []).append(trained(changes, given.runs.absolute()).student.top1)
+        found.setdefault(f"{conv}, {start}", []).append(trained(changes, given.runs.absolute()).student.top1)
     rows = [[*name.split(", "), spread(top1s)] for name, top1s in found.items()]
     write_json(given.results / "inherit.json", {"top1": found, "changes": given.changes, "environment": environment()})
     made = ", ".join(f"{key} {value}" for key, value in environment().items())
