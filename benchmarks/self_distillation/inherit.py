@@ -48,11 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"student.lighten={{conv: {conv}, init: {start}}}",
             *given.changes,
         ]
-        found.setdefault(f"{conv}, {start}", []).append(trained(changes, given.runs.absolute()).student.top1)
+        report = trained(changes, given.runs.absolute())
+        found.setdefault(f"{conv}, {start}", []).append(report.student.top1)
     rows = [[*name.split(", "), spread(top1s)] for name, top1s in found.items()]
     write_json(given.results / "inherit.json", {"top1": found, "changes": given.changes, "environment": environment()})
     made = ", ".join(f"{key} {value}" for key, value in environment().items())
-    text = "Top-1 on the 10,000 test images in percent, mean and sample standard deviation over seeds."
+    text = (
+        f"{report.train_images} training images, {report.student.epochs} epochs on the labels alone. "
+        "Top-1 on the 10,000 test images in percent, mean and sample standard deviation over seeds."
+    )
     write_text(given.results / "inherit.md", f"{text}\n\n{markdown(COLUMNS, rows)}\n\n{made}.\n")
 
 
