@@ -131,6 +131,12 @@ def networks(training: TrainingReport) -> Iterator[tuple[str, TrainedModel]]:
             yield role, network
 
 
+def exits(network: TrainedModel) -> str:
+    """Test top-1 of the early exits in order, then of all classifiers together."""
+    together = [] if network.ensemble is None else [percent(network.ensemble)]
+    return ", ".join([" / ".join(percent(top1) for top1 in network.exits.values()), *together]) or "-"
+
+
 def network_rows(training: TrainingReport) -> Rows:
     return [
         [
@@ -138,6 +144,7 @@ def network_rows(training: TrainingReport) -> Rows:
             " ".join([network.model, *(f"{key}={value}" for key, value in network.options.items())]),
             percent(network.top1),
             percent(network.validation_top1),
+            exits(network),
             many(network.params),
             many(network.macs),
             size(network.weight_bytes),
@@ -148,7 +155,18 @@ def network_rows(training: TrainingReport) -> Rows:
     ]
 
 
-NETWORKS = ("network", "model", "test top-1", "val. top-1", "parameters", "MACs", "weights", "epochs", "source")
+NETWORKS = (
+    "network",
+    "model",
+    "test top-1",
+    "val. top-1",
+    "exits, all",
+    "parameters",
+    "MACs",
+    "weights",
+    "epochs",
+    "source",
+)
 
 
 def parity_rows(export: ExportReport) -> Rows:

@@ -5,9 +5,18 @@ from typing import Any
 
 import pytest
 
-from kdedge.core.report import ExitPoint, ExportedFile, ExportReport, Hop, ProfileReport, Quality, TrainingReport
+from kdedge.core.report import (
+    ExitPoint,
+    ExportedFile,
+    ExportReport,
+    Hop,
+    ProfileReport,
+    Quality,
+    TrainedModel,
+    TrainingReport,
+)
 from kdedge.report.html import ReportData, render
-from kdedge.report.view import Tile, network_rows, tiles, warnings
+from kdedge.report.view import Tile, exits, network_rows, tiles, warnings
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -70,3 +79,12 @@ def test_controls_are_rows_gains_and_curves_of_their_own(run: Callable[..., Repo
     assert "+5.00 points against deep supervision" in page
     assert page.count(">deep supervision</text>") == 2  # the curves by epoch, and the networks by size
     assert "Training loss of the deep supervision by epoch" in page
+
+
+def test_network_rows_tell_the_exits_and_all_of_them_together() -> None:
+    network = TrainedModel(
+        model="net", params=1, macs=1, weight_bytes=4, input_shape=[1, 8, 8], top1=0.5,
+        exits={"stage1": 0.25, "stage2": 0.375}, ensemble=0.625,
+    )  # fmt: skip
+    assert exits(network) == "25.00 % / 37.50 %, 62.50 %"
+    assert exits(network.model_copy(update={"exits": {}, "ensemble": None})) == "-"
