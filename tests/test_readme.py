@@ -121,7 +121,7 @@ def test_recipe_loads_and_says_what_was_measured(path: Path, tmp_path: Path) -> 
     header = re.match(r"(#.*\n)+", path.read_text(encoding="utf-8"))
     assert header
     assert [word for word in HEADER if f"# {word} " not in header.group()] == []
-    assert re.search(r"# Measured: .*?\d\d\.\d\d", header.group(), re.DOTALL), "no figure"
+    assert re.search(r"# Measured: .*?\d+\.\d\d", header.group(), re.DOTALL), "no figure"
     assert first_comment(path).endswith(".")
 
 
