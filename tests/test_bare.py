@@ -10,16 +10,9 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from telling import RUN_AND_TELL
 
 HEAVY = {"torch", "torchvision", "lightning_fabric", "torchmetrics", "timm", "sklearn"}
-RUN_AND_TELL = """
-import json, sys
-from kdedge.cli import main
-try:
-    main()
-finally:
-    sys.stderr.write("\\n" + json.dumps(sorted(sys.modules)))
-"""
 PROFILE = "profile model.onnx --processes 1 --seconds 0.05"
 
 

@@ -197,12 +197,12 @@ def check_groups(candidates: dict[str, nn.Conv2d], groups: int) -> None:
     ]
     if refused:
         common = gcd(*(n for module in candidates.values() for n in (module.in_channels, module.out_channels)))
-        valid = [str(n) for n in range(2, common + 1) if common % n == 0]
+        valid = [n for n in range(2, common + 1) if common % n == 0]
         more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
         raise ModelError(
             f"groups {groups} does not divide the channels of {', '.join(refused[:3])}{more}",
-            f"valid for every convolution of this network: {', '.join(valid) or 'none'}",
-            f"lighten.groups: {valid[-1]}" if valid else "lighten.conv: depthwise",
+            f"valid for every convolution of this network: {', '.join(map(str, valid)) or 'none'}",
+            f"lighten.groups: {min(valid, key=lambda n: abs(n - groups))}" if valid else "lighten.conv: depthwise",
         )
 
 

@@ -231,6 +231,12 @@ def test_lighten_refuses_convolutions_that_are_more_than_their_weight(conv, what
     assert [step.path for step in lighten(network, SMALL, "depthwise", layers=["1"])] == ["1"]
 
 
+@pytest.mark.parametrize(("groups", "nearest"), [(3, 2), (5, 4), (100, 64)])
+def test_lighten_offers_the_nearest_groups_that_divide(groups, nearest):
+    with pytest.raises(ModelError, match=f"\n  lighten.groups: {nearest}$"):
+        lighten(built("vgg11"), SMALL, "grouped", groups)
+
+
 def test_compare_lists_layers_and_the_whole_before_and_after():
     changes = {change.path: change for change in compare(built("vgg11"), SMALL, conv="depthwise")}
     third = changes["block2.3"]

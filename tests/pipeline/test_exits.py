@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from forked import Forkserver, Process
 from mini import Finished
+from telling import RUN_AND_TELL
 
 from kdedge.core.errors import KdedgeError
 from kdedge.core.exits import ExitsReport
@@ -21,14 +22,6 @@ from kdedge.engine.cascade import open_cascade
 from kdedge.pipeline.exits import Asked, fraction, parse
 from kdedge.pipeline.project import Project, reopen
 
-RUN_AND_TELL = """
-import json, sys
-from kdedge.cli import main
-try:
-    main()
-finally:
-    sys.stderr.write("\\n" + json.dumps(sorted(sys.modules)))
-"""
 PRESET = "precisions: [fp32, int8]\ncalibration: {images: 64}\nexits: all\n"
 
 

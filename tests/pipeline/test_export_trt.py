@@ -31,7 +31,7 @@ def test_missing_tensorrt_ends_with_5_and_leaves_the_run(forkserver: Forkserver,
     assert copied.json("export.json") == before
 
 
-@pytest.mark.skipif(bool(gpu()), reason="this machine has a GPU: its engines run")
+@pytest.mark.skipif(bool(gpu()), reason="engines run here: CUDA_VISIBLE_DEVICES= hides the GPU")
 def test_engines_are_built_without_a_gpu_and_said_not_to_have_run(
     forkserver: Forkserver, copied: Finished, needs: Callable[[object, str], None]
 ) -> None:
@@ -54,7 +54,9 @@ def test_engines_are_built_without_a_gpu_and_said_not_to_have_run(
     assert "was built here, but does not run here: no NVIDIA GPU on this machine" in process.stderr
 
 
-@pytest.mark.skipif(not gpu(), reason="no NVIDIA GPU on this machine: TensorRT engines do not run")
+@pytest.mark.skipif(
+    not gpu(), reason="TensorRT engines do not run here: run it on a machine with an NVIDIA GPU and pycuda"
+)
 def test_cascade_on_a_gpu_answers_as_the_whole_engine(
     forkserver: Forkserver, copied: Finished, needs: Callable[[object, str], None]
 ) -> None:
