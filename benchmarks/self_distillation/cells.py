@@ -47,7 +47,11 @@ CONVS = {
     "depthwise": "{conv: depthwise}",
 }
 GRIDS = {
-    "cpu": {"resnet20": ("dense", "grouped 2"), "vgg11": ("dense", "grouped 4")},
+    "cpu": {
+        "resnet20": ("dense", "grouped 2"),
+        "resnet8x4": ("dense", "grouped 4"),
+        "vgg11": ("dense", "grouped 4"),
+    },
     "gpu": {"resnet18": ("dense", "grouped 4", "depthwise"), "vgg11": ("dense", "grouped 4", "depthwise")},
 }
 CALIBRATION = 256

@@ -95,10 +95,20 @@ class Schedule(Section):
         return self
 
 
+class TermUse(Section):
+    """One of a method's terms, in so far as it is not to be as the method has it."""
+
+    weight: float | None = Field(None, ge=0)
+    schedule: Schedule | None = None
+
+
 class MethodUse(Section):
     name: str
     weight: float = Field(1.0, ge=0)
+    """Of all its terms, beside their own."""
     schedule: Schedule = Schedule()
+    terms: dict[str, TermUse] = Field({})
+    """By pattern of the term's name after the method's, such as stage*; the first that fits counts."""
     options: dict[str, Any] = Field({})
 
 

@@ -6,12 +6,14 @@ Losses are means over the samples and free of batch size and map size, so that a
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from kdedge.core.recipe import Schedule
 from kdedge.core.registry import Registry
 from kdedge.models.features import FeaturePoint
 
@@ -43,6 +45,8 @@ class Step:
     epoch: int
     progress: float
     """Share of the phase that is done, 0..1."""
+    peers: tuple[View, ...] = ()
+    """The networks that train beside the student; their tensors carry gradients."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,31 @@ class Network:
     features: dict[str, FeaturePoint]
     classes: int
     image_size: int
+    images: int = 0
+    """Training images: every index of a step is below this."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """What one of a method's terms is multiplied by, unless a recipe says otherwise."""
+
+    weight: float = 1.0
+    schedule: Schedule = field(default_factory=Schedule)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Published settings, to paste into a recipe."""
+
+    source: str
+    """Where they come from, and for which batch and maps they are the same loss."""
+    cross_entropy: float = 1.0
+    """Weight of the labels beside it."""
+    weight: float = 1.0
+    schedule: Schedule = field(default_factory=Schedule)
+    terms: Mapping[str, float] = field(default_factory=dict)
+    """Weights by pattern of term."""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Method(nn.Module, ABC):
@@ -59,6 +88,12 @@ class Method(nn.Module, ABC):
 
     Config: ClassVar[type[MethodConfig]]
     needs_teacher: ClassVar[bool] = True
+    needs_peers: ClassVar[bool] = False
+    terms: ClassVar[Mapping[str, Term]] = {}
+    """By pattern of a term's name after the method's, such as stage*; the first that fits counts, and 1 where none."""
+    presets: ClassVar[Mapping[str, Preset]] = {}
+    calibration_batches: int = 0
+    """Batches of training images that `prepare` is to see."""
 
     student_features: tuple[str, ...] = ()
     """Feature points of the student to tap; set in __init__."""
@@ -71,6 +106,12 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def loss(self, step: Step) -> dict[str, Tensor]:
         """Named scalar terms, each name starting with the method's own."""
+
+    def prepare(self, views: Iterable[tuple[View, View | None]]) -> None:
+        """Settle what only data can tell, before the first step: (student, teacher) of some batches, without gradients.
+
+        What is found belongs into buffers, so that it is kept with the weights.
+        """
 
     def exits(self, student: View) -> dict[str, Tensor]:  # noqa: ARG002
         """Logits (N, classes) of the early exits that this method trains, by stage; none here.

@@ -41,7 +41,8 @@ class Job:
     def networks(self) -> tuple[Network, Network | None]:
         """The student and the teacher as methods know them."""
         shape, classes = self.dataset.image_shape, len(self.dataset.labels)
-        student = Network(feature_points(self.student, shape), classes, shape[1])
+        images = int(self.dataset.train.indices.max()) + 1
+        student = Network(feature_points(self.student, shape), classes, shape[1], images)
         teacher = Network(feature_points(self.teacher.model, shape), classes, shape[1]) if self.teacher else None
         return student, teacher
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from types import TracebackType
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from kdedge.core.errors import ModelError
 from kdedge.core.recipe import MethodUse, Phase
 from kdedge.distill.base import METHODS, Method, Network, Step, View
 from kdedge.distill.phases import schedule_factor
+from kdedge.distill.weights import check_terms, term_weight
 from kdedge.models.features import FeatureTap
 
 LABELS = "cross_entropy"
@@ -64,11 +66,17 @@ class Objective(nn.Module):
     ) -> None:
         self._tap.__exit__(kind, error, trace)
 
-    def weights(self, progress: float) -> dict[str, float]:
-        """Weight of the labels and of each method at this point of the phase."""
+    def weights(self, terms: Iterable[str], progress: float) -> dict[str, float]:
+        """What each term is multiplied by at this point of the phase."""
         labels = self.phase.cross_entropy
-        own = {use.name: use.weight * schedule_factor(use.schedule, progress) for use in self.phase.methods}
-        return {LABELS: labels.weight * schedule_factor(labels.schedule, progress), **own}
+        found = {LABELS: labels.weight * schedule_factor(labels.schedule, progress)}
+        uses = {use.name: use for use in self.phase.methods}
+        for term in terms:
+            if term != LABELS:
+                name = term.partition("/")[0]
+                own = cast(Method, self.methods[name]).terms
+                found[term] = term_weight(uses[name], own, term, progress)
+        return found
 
     def forward(
         self, images: Tensor, labels: Tensor, indices: Tensor, teacher: Answer | None, epoch: int, progress: float
@@ -77,15 +85,20 @@ class Objective(nn.Module):
         logits = self.student(images)
         view = View(*teacher) if teacher is not None else None
         step = Step(labels, indices, View(logits, self._tap.features), view, epoch, progress)
-        weights = self.weights(progress)
         terms = {
             LABELS: F.cross_entropy(logits.float(), labels, label_smoothing=self.phase.cross_entropy.label_smoothing)
         }
-        total = weights[LABELS] * terms[LABELS]
-        for name, method in self.methods.items():
-            own = method(step)
-            terms |= own
-            for term in own.values():
-                total = torch.add(total, term, alpha=weights[name])
+        for method in self.methods.values():
+            terms |= method(step)
+        self.check_terms(terms)
+        total = torch.zeros((), device=logits.device)
+        for name, weight in self.weights(terms, progress).items():
+            total = torch.add(total, terms[name], alpha=weight)
         right = (logits.detach().argmax(1) == labels).sum()
         return total, {name: term.detach() for name, term in terms.items()}, right
+
+    def check_terms(self, terms: Iterable[str]) -> None:
+        """Raises ModelError when the recipe speaks of a term that no method has."""
+        for use in self.phase.methods:
+            if use.terms:
+                check_terms(use, [term for term in terms if term.startswith(f"{use.name}/")])

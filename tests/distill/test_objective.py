@@ -69,8 +69,21 @@ def test_objective_cross_entropy_of_an_undecided_student_is_the_logarithm_of_the
 def test_objective_weights_follow_their_schedules(small: Callable[[], nn.Module]) -> None:
     two = {"name": "two", "weight": 4, "schedule": {"start": 0.5}}
     one = objective(small, cross_entropy={"schedule": {"end": 0.5, "warmup": 0.5}}, methods=[two])
-    assert one.weights(0.25) == {"cross_entropy": 0.5, "two": 0}
-    assert one.weights(0.75) == {"cross_entropy": 0, "two": 4}
+    assert one.weights(["two/own"], 0.25) == {"cross_entropy": 0.5, "two/own": 0}
+    assert one.weights(["two/own"], 0.75) == {"cross_entropy": 0, "two/own": 4}
+
+
+def test_objective_term_has_its_own_weight_and_schedule_times_the_methods(small: Callable[[], nn.Module]) -> None:
+    terms = {"own": {"weight": 3, "schedule": {"decay_at": [0.3, 0.8], "decay": 0.9}}}
+    one = objective(small, methods=[{"name": "two", "weight": 2, "terms": terms}])
+    at = [one.weights(["two/fixed", "two/own"], progress) for progress in (0, 0.5, 0.9)]
+    assert [weights["two/fixed"] for weights in at] == [2, 2, 2]
+    assert [weights["two/own"] for weights in at] == pytest.approx([6, 6 * 0.9, 6 * 0.81])
+
+
+def test_objective_refuses_a_term_that_the_method_has_not(small: Callable[[], nn.Module]) -> None:
+    with pytest.raises(ModelError, match="method 'two' has no term 'onw': did you mean 'own'"):
+        run(objective(small, methods=[{"name": "two", "terms": {"onw": {"weight": 1}}}]))
 
 
 def test_objective_trains_student_and_methods(small: Callable[[], nn.Module]) -> None:
