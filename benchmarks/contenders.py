@@ -151,8 +151,8 @@ def kdedge_epoch(pair: Pair, setting: Setting, part: ImageSet) -> Iterator[Epoch
     run = PhaseRun(make_fabric(job.run), job, 0, 0, None, None)
     steps = len(run.loader)
     numbers = iter(range(job.phases[0].epochs))
-    with run.objective, run.teacher_tap() as tap, progress_bar(job.label, steps, shown=False) as bar:
-        yield lambda: run.run_epoch(next(numbers), tap, bar)
+    with run.objective, run.staff() as staff, progress_bar(job.label, steps, shown=False) as bar:
+        yield lambda: run.run_epoch(next(numbers), staff, bar)
 
 
 def make_job(pair: Pair, setting: Setting, part: ImageSet) -> Job:
@@ -179,5 +179,5 @@ def make_job(pair: Pair, setting: Setting, part: ImageSet) -> Job:
         seed=0,
         folder=Path(),
         identity="",
-        teacher=FrozenTeacher(teacher, NORMALIZE),
+        teachers=(FrozenTeacher(teacher, NORMALIZE),),
     )

@@ -26,16 +26,14 @@ from kdedge.pipeline.networks import build
 from kdedge.pipeline.project import TRAINING, Project, open_project
 
 HERE = Path(__file__).parent
-TEACHER = (
-    "{name: resnet56, options: {shortcut: A}, checkpoint: cifar_teachers/resnet56-4bfd9763.th, "
-    "normalize: {mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}}"
-)
+FROM_ORIGINAL = "self-distillation from the original"
+"""The student starts from the original's weights and learns from its answers."""
 TRAININGS = {
     "labels": ["phases.0.methods=[]"],
     "deep supervision": ["phases.0.methods=[{name: self_distill, options: {alpha: 0}}]"],
     "self-distillation": ["phases.0.methods=[{name: self_distill}]"],
-    "self-distillation and teacher": [
-        f"teachers=[{TEACHER}]",
+    FROM_ORIGINAL: [
+        "student.lighten.init=teacher",
         "phases.0.methods=[{name: logits, weight: 0.9}, {name: self_distill, weight: 0.3}]",
         "phases.0.cross_entropy={weight: 0.1}",
     ],
@@ -47,11 +45,7 @@ CONVS = {
     "depthwise": "{conv: depthwise}",
 }
 GRIDS = {
-    "cpu": {
-        "resnet20": ("dense", "grouped 2"),
-        "resnet8x4": ("dense", "grouped 4"),
-        "vgg11": ("dense", "grouped 4"),
-    },
+    "cpu": {"resnet20": ("dense", "grouped 2"), "vgg11": ("dense", "grouped 4")},
     "gpu": {"resnet18": ("dense", "grouped 4", "depthwise"), "vgg11": ("dense", "grouped 4", "depthwise")},
 }
 CALIBRATION = 256
@@ -64,6 +58,10 @@ class Cell:
     """A key of CONVS."""
     training: str
     seed: int
+
+    @property
+    def original(self) -> "Cell":
+        return Cell(self.network, "dense", "labels", self.seed)
 
     @property
     def name(self) -> str:
@@ -80,21 +78,20 @@ class Cell:
 
 
 def grid(budget: str, seeds: int) -> list[Cell]:
-    """Seed after seed; the original is trained on the labels alone, and only ResNet-20 has a teacher at hand."""
-    return [
+    """The originals first, since some learn from them; they are trained on the labels alone."""
+    cells = [
         Cell(network, conv, training, seed)
         for seed in range(seeds)
         for network, convs in GRIDS[budget].items()
         for conv in convs
         for training in (TRAININGS if conv != "dense" else ("labels",))
-        if network == "resnet20" or not training.endswith("teacher")
     ]
+    return sorted(cells, key=lambda cell: cell.conv != "dense")
 
 
 def perform_cell(cell: Cell, budget: str, changes: list[str], runs: Path) -> dict[str, Any]:
     """Train (or go on), export, quantize, and judge on the test split; what is done already is read."""
-    loaded = load_recipe(str(HERE / f"{budget}.yaml"), [*cell.changes(budget), *changes])
-    project = open_project(loaded, runs)
+    project = open_cell(cell, budget, changes, runs)
     path, key = project.run / "cell.json", project.student_key()
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if found.get("key") != key:
@@ -104,6 +101,14 @@ def perform_cell(cell: Cell, budget: str, changes: list[str], runs: Path) -> dic
         found = {"key": key, **measure(cell, project)}
         write_json(path, found)
     return found | {"run": str(project.run.path)}
+
+
+def open_cell(cell: Cell, budget: str, changes: list[str], runs: Path) -> Project:
+    own = [*cell.changes(budget), *changes]
+    if cell.training == FROM_ORIGINAL:
+        weights = open_cell(cell.original, budget, changes, runs).run / "student/weights.safetensors"
+        own.append(f"teachers=[{{name: {cell.network}, checkpoint: {json.dumps(str(weights))}}}]")
+    return open_project(load_recipe(str(HERE / f"{budget}.yaml"), own), runs)
 
 
 def measure(cell: Cell, project: Project) -> dict[str, Any]:

@@ -143,7 +143,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=HERE / "results")
     given = parser.parse_args(arguments)
     cells = [cell for cell in grid(given.budget, given.seeds) if given.only in cell.name]
-    trained = train_all(cells, given.budget, given.changes, given.runs.absolute(), given.jobs)
+    originals = [cell for cell in cells if cell == cell.original]
+    trained = []
+    for some in (originals, [cell for cell in cells if cell not in originals]):  # some of these start from those
+        trained += train_all(some, given.budget, given.changes, given.runs.absolute(), given.jobs)
     if given.only:
         return
     results = by_setting(trained)

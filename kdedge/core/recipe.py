@@ -109,6 +109,8 @@ class MethodUse(Section):
     schedule: Schedule = Schedule()
     terms: dict[str, TermUse] = Field({})
     """By pattern of the term's name after the method's, such as stage*; the first that fits counts."""
+    teacher: Annotated[int, Field(ge=0)] | Literal["mean"] | None = None
+    """Which of several teachers it learns from, counted from 0; mean: from the mean of all their logits."""
     options: dict[str, Any] = Field({})
 
 
@@ -140,6 +142,9 @@ class Phase(Section):
     """Images per device and step."""
     cross_entropy: CrossEntropy = CrossEntropy()
     methods: tuple[MethodUse, ...] = ()
+    """One that the phase before has too goes on with the layers it trained there."""
+    freeze: tuple[str, ...] = ()
+    """Patterns of module paths of the student that do not train, batch norm statistics neither; * is all of it."""
     optimizer: Optimizer = Optimizer()
     ema: float | None = Field(None, gt=0, lt=1)
     """Decay of a moving average of the weights, which then is what counts."""
@@ -153,6 +158,13 @@ class Phase(Section):
         return methods
 
 
+def check_chosen_teachers(phase: Phase, teachers: int) -> None:
+    """Raises ValueError when a method is to learn from a teacher that is not there."""
+    for use in phase.methods:
+        if isinstance(use.teacher, int) and use.teacher >= teachers:
+            raise ValueError(f"method {use.name}: teacher {use.teacher} of {teachers}, counted from 0")
+
+
 class Teacher(Model):
     checkpoint: str | None = None
     """Weights (.safetensors, or .pt/.pth/.th read with weights_only); relative to the recipe, then to KDEDGE_DATA."""
@@ -160,6 +172,8 @@ class Teacher(Model):
     """What its images were normalized with, when not as the data section says."""
     training: Phase | None = None
     """Train it by this instead, once; the result is kept in the user's cache folder."""
+    teachers: tuple["Teacher", ...] = ()
+    """Whom it learns from in that training, which makes it a teacher assistant."""
 
     @model_validator(mode="after")
     def _one_source(self) -> "Teacher":
@@ -167,8 +181,12 @@ class Teacher(Model):
             raise ValueError("needs a checkpoint, or a training section of its own")
         if self.checkpoint is not None and self.training is not None:
             raise ValueError("takes a checkpoint or a training section, not both")
-        if self.training and self.training.methods:
-            raise ValueError("a teacher's own training takes no distillation methods")
+        if self.training and self.training.methods and not self.teachers:
+            raise ValueError("a teacher's own training takes distillation methods only with teachers of its own")
+        if self.teachers and not (self.training and self.training.methods):
+            raise ValueError("a teacher has teachers, and no training.methods to learn from them by")
+        if self.training:
+            check_chosen_teachers(self.training, len(self.teachers))
         if self.lighten and self.lighten.init == "teacher":
             raise ValueError("lighten.init: teacher is for the student; a teacher has none to start from")
         return self
@@ -196,7 +214,9 @@ class Recipe(Section):
     seed: int = Field(0, ge=0)
     data: Data
     student: Model
-    teachers: tuple[Teacher, ...] = Field((), max_length=1)
+    teachers: tuple[Teacher, ...] = ()
+    peers: tuple[Model, ...] = ()
+    """Networks that train beside the student and learn from it as it does from them."""
     phases: tuple[Phase, ...] = Field(min_length=1)
     """Trained one after the other, the weights handed on."""
     baseline: bool = True
@@ -210,4 +230,10 @@ class Recipe(Section):
     def _someone_to_start_from(self) -> "Recipe":
         if self.student.lighten and self.student.lighten.init == "teacher" and not self.teachers:
             raise ValueError("student.lighten.init is teacher, and the recipe has no teachers")
+        return self
+
+    @model_validator(mode="after")
+    def _teachers_that_there_are(self) -> "Recipe":
+        for phase in self.phases:
+            check_chosen_teachers(phase, len(self.teachers))
         return self

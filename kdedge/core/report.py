@@ -45,11 +45,23 @@ class TrainingReport(Record):
     labels: list[str]
     methods: list[str]
     student: TrainedModel
-    teacher: TrainedModel | None = None
+    teachers: list[TrainedModel] = []
+    peers: list[TrainedModel] = []
+    """Trained beside the student."""
     baseline: TrainedModel | None = None
     controls: dict[str, TrainedModel] = {}
     """The student trained by what its methods must be held against, such as deep supervision, by name."""
     environment: dict[str, str] = {}
+
+    @property
+    def teacher(self) -> TrainedModel | None:
+        """The first one, which the student is held against."""
+        return self.teachers[0] if self.teachers else None
+
+    def others(self) -> dict[str, TrainedModel]:
+        """The networks beside the first teacher and the student, by what to call them."""
+        teachers = {f"teacher {number}": net for number, net in enumerate(self.teachers) if number}
+        return teachers | {f"peer {number}": net for number, net in enumerate(self.peers)}
 
 
 class Quality(Record):

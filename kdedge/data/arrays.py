@@ -5,11 +5,14 @@ The archive holds train_images, test_images (uint8, NHWC or NHW), train_labels, 
 
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from kdedge.core.errors import DataError
@@ -24,23 +27,40 @@ BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, ValueError)
 
 @DATASETS.register("arrays")
 def read_arrays(source: Path, _: Data) -> Splits:
-    arrays = load_archive(source)
-    names = arrays["names"]
+    with open_archive(source) as archive:
+        arrays = {key: load_array(source, archive, key) for key in KEYS}
+    train, test = ((arrays[f"{part}_images"], arrays[f"{part}_labels"]) for part in ("train", "test"))
+    return memory_splits(source, class_names(source, arrays["names"]), train, test)
+
+
+def class_names(source: Path, names: Array) -> tuple[str, ...]:
     if names.ndim != 1 or names.dtype.kind != "U":
         raise DataError(
             f"{source}: names is {describe(names)}",
             "class names are a list of text",
             "names=numpy.array(['cat', 'dog'])",
         )
-    train, test = ((arrays[f"{part}_images"], arrays[f"{part}_labels"]) for part in ("train", "test"))
-    return memory_splits(source, tuple(names.tolist()), train, test)
+    return tuple(names.tolist())
 
 
-def load_archive(path: Path) -> dict[str, Array]:
-    """The five arrays.
+def archive_outline(path: Path) -> tuple[int, tuple[int, int, int]]:
+    """Classes, and (C, H, W) from the header of the training images, which are not read."""
+    with open_archive(path) as archive:
+        classes = len(class_names(path, load_array(path, archive, "names")))
+    with zipfile.ZipFile(path) as members, members.open("train_images.npy") as file:
+        read_header = {1: npy.read_array_header_1_0, 2: npy.read_array_header_2_0}[npy.read_magic(file)[0]]
+        shape, _, dtype = read_header(file)
+    check_images(f"{path}: train", np.broadcast_to(np.zeros((), dtype), shape))  # of that shape, and no memory
+    height, width, channels = (*shape[1:], 1)[:3]
+    return classes, (channels, height, width)
+
+
+@contextmanager
+def open_archive(path: Path) -> Iterator[Any]:
+    """The five arrays by name, each loaded when it is asked for.
 
     Raises:
-        DataError: one is missing or cannot be read; pickled objects are never loaded.
+        DataError: one is missing; pickled objects are never loaded.
     """
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
@@ -54,7 +74,7 @@ def load_archive(path: Path) -> dict[str, Array]:
             raise DataError(
                 f"{path} has no {absent[0]}", f"it has {', '.join(archive) or 'nothing'}", f"write {', '.join(KEYS)}"
             )
-        return {key: load_array(path, archive, key) for key in KEYS}
+        yield archive
 
 
 def load_array(path: Path, archive: Any, key: str) -> Array:

@@ -25,6 +25,9 @@ class Layout(NamedTuple):
     """The line that gets it."""
     beside: tuple[str, ...] = ()
     """Its other files and folders, next to that place."""
+    classes: int = 0
+    shape: tuple[int, int, int] = (0, 0, 0)
+    """(C, H, W) as published; like the classes 0 where the files decide."""
 
 
 def torchvision_line(reader: str, call: str = "D('{root}', download=True)") -> str:
@@ -39,18 +42,22 @@ DEBIAN = "/usr/share/datasets"
 
 LAYOUTS = {
     "arrays": Layout(("*.npz",), ARRAYS),
-    "cifar10": Layout(("cifar-10-batches-py", "cifar10.npz"), torchvision_line("CIFAR10")),
-    "cifar100": Layout(("cifar-100-python", "cifar100.npz"), torchvision_line("CIFAR100")),
-    "digits": Layout((), 'pip install "kdedge[train]"'),
-    "fashion_mnist": Layout(("FashionMNIST/raw", "fashion_mnist.npz", f"{DEBIAN}/fashion-mnist"), FASHION),
+    "cifar10": Layout(("cifar-10-batches-py", "cifar10.npz"), torchvision_line("CIFAR10"), (), 10, (3, 32, 32)),
+    "cifar100": Layout(("cifar-100-python", "cifar100.npz"), torchvision_line("CIFAR100"), (), 100, (3, 32, 32)),
+    "digits": Layout((), 'pip install "kdedge[train]"', (), 10, (1, 8, 8)),
+    "fashion_mnist": Layout(
+        ("FashionMNIST/raw", "fashion_mnist.npz", f"{DEBIAN}/fashion-mnist"), FASHION, (), 10, (1, 28, 28)
+    ),
     "imagefolder": Layout(("train", "imagefolder.npz"), FOLDERS, beside=("test", "val")),
-    "stl10": Layout(("stl10_binary", "stl10.npz"), torchvision_line("STL10")),
+    "stl10": Layout(("stl10_binary", "stl10.npz"), torchvision_line("STL10"), (), 10, (3, 96, 96)),
     "svhn": Layout(
         ("train_32x32.mat", "svhn.npz"),
         torchvision_line("SVHN", "[D('{root}', part, download=True) for part in ('train', 'test')]"),
-        beside=("test_32x32.mat",),
+        ("test_32x32.mat",),
+        10,
+        (3, 32, 32),
     ),
-    "tiny_imagenet": Layout(("tiny-imagenet-200", "tiny_imagenet.npz"), TINY),
+    "tiny_imagenet": Layout(("tiny-imagenet-200", "tiny_imagenet.npz"), TINY, (), 200, (3, 64, 64)),
 }
 """Every data set by name."""
 

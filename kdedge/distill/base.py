@@ -92,6 +92,8 @@ class Method(nn.Module, ABC):
     terms: ClassVar[Mapping[str, Term]] = {}
     """By pattern of a term's name after the method's, such as stage*; the first that fits counts, and 1 where none."""
     presets: ClassVar[Mapping[str, Preset]] = {}
+    depends_on: ClassVar[Mapping[str, str]] = {}
+    """Why its terms change with the size or "order" of the "batch", or the size of the "map", where they do."""
     calibration_batches: int = 0
     """Batches of training images that `prepare` is to see."""
 

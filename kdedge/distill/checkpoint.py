@@ -16,6 +16,7 @@ from kdedge.core.errors import TrainingError
 
 STATE = "state.pt"
 MODULES = {"student", "methods"}
+"""Whose weights every checkpoint keeps, beside those of peers; those of moving averages are called average_..."""
 
 
 @dataclass
@@ -26,6 +27,10 @@ class Checkpoint:
     weights: dict[str, dict[str, Tensor]]
     """State dicts of the modules, by name."""
     state: dict[str, Any]
+
+    def final(self, part: str) -> dict[str, Tensor]:
+        """The weights that count: the moving averages where they were kept."""
+        return self.weights.get(f"average_{part}", self.weights.get(part, {}))
 
 
 def folder_of(root: Path, epoch: int) -> Path:

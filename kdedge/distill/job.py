@@ -11,6 +11,7 @@ from torch.optim import SGD
 from kdedge.core.recipe import Data, Phase, Run
 from kdedge.data.build import Dataset
 from kdedge.distill.base import Method, Network
+from kdedge.distill.checkpoint import Checkpoint
 from kdedge.distill.objective import Objective, build_methods
 from kdedge.distill.processes import parallel
 from kdedge.distill.teachers import FrozenTeacher
@@ -30,7 +31,8 @@ class Job:
     """Gets checkpoints/, log.csv, tensorboard/ and, at the end, weights.safetensors and methods.safetensors."""
     identity: str
     """Hash of all that decides the weights; a checkpoint of another identity is not gone on from."""
-    teacher: FrozenTeacher | None = None
+    teachers: tuple[FrozenTeacher, ...] = ()
+    peers: tuple[nn.Module, ...] = ()
     setting: str = "phases"
     """Where the phases stand in the recipe, for messages."""
 
@@ -38,16 +40,23 @@ class Job:
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
-    def networks(self) -> tuple[Network, Network | None]:
-        """The student and the teacher as methods know them."""
+    def load(self, found: Checkpoint) -> None:
+        """Take up the weights that count of a finished epoch."""
+        self.student.load_state_dict(found.final("student"))
+        nn.ModuleList(self.peers).load_state_dict(found.final("peers"))
+
+    def networks(self) -> tuple[Network, list[Network]]:
+        """The student and the teachers as methods know them."""
         shape, classes = self.dataset.image_shape, len(self.dataset.labels)
         images = int(self.dataset.train.indices.max()) + 1
-        student = Network(feature_points(self.student, shape), classes, shape[1], images)
-        teacher = Network(feature_points(self.teacher.model, shape), classes, shape[1]) if self.teacher else None
-        return student, teacher
+        student, *teachers = (
+            Network(feature_points(network, shape), classes, shape[1], images)
+            for network in (self.student, *(teacher.model for teacher in self.teachers))
+        )
+        return student, teachers
 
     def methods(self, phase: Phase) -> dict[str, Method]:
-        return build_methods(phase.methods, *self.networks())
+        return build_methods(phase.methods, *self.networks(), len(self.peers))
 
 
 def cpu_threads(run: Run) -> int:
@@ -63,7 +72,7 @@ def make_fabric(run: Run) -> Fabric:
 def make_optimizer(objective: Objective, phase: Phase, run: Run) -> SGD:
     o = phase.optimizer
     return SGD(
-        objective.parameters(),
+        [parameter for parameter in objective.parameters() if parameter.requires_grad],
         lr=o.lr,
         momentum=o.momentum,
         nesterov=o.nesterov,
@@ -73,6 +82,7 @@ def make_optimizer(objective: Objective, phase: Phase, run: Run) -> SGD:
 
 
 def disk_need(job: Job) -> int:
-    """Bytes of two checkpoints (weights, momentum, average, methods' layers) and the logs, rounded up."""
-    weights = sum(p.numel() * p.element_size() for p in job.student.parameters())
-    return 2 * 4 * weights + 2**25
+    """Bytes of two checkpoints (weights, momentum, average, methods' layers and banks) and the logs, rounded up."""
+    layers = [method for phase in job.phases for method in job.methods(phase).values()]
+    kept = [tensor for module in (job.student, *job.peers, *layers) for tensor in module.state_dict().values()]
+    return 2 * 4 * sum(tensor.numel() * tensor.element_size() for tensor in kept) + 2**25

@@ -1,8 +1,9 @@
 """What one phase minimizes: the student's cross-entropy and the terms of its methods, weighed and named."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from types import TracebackType
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,34 +14,57 @@ from kdedge.core.errors import ModelError
 from kdedge.core.recipe import MethodUse, Phase
 from kdedge.distill.base import METHODS, Method, Network, Step, View
 from kdedge.distill.phases import schedule_factor
+from kdedge.distill.teachers import Answer, mean_answer
 from kdedge.distill.weights import check_terms, term_weight
 from kdedge.models.features import FeatureTap
 
 LABELS = "cross_entropy"
-Answer = tuple[Tensor, dict[str, Tensor]]
+MEAN: Literal["mean"] = "mean"
+"""Of a recipe's `teacher:`."""
 
 
-def build_methods(uses: Iterable[MethodUse], student: Network, teacher: Network | None) -> dict[str, Method]:
-    """The methods of a phase, each with its checked options.
+def build_methods(
+    uses: Iterable[MethodUse], student: Network, teachers: Sequence[Network], peers: int = 0
+) -> dict[str, Method]:
+    """The methods of a phase, each with its checked options and the teacher it listens to.
 
     Raises:
-        ModelError: a method that needs a teacher has none, or its options do not fit it or the networks.
+        ModelError: a method that needs a teacher or peers has none, or its options do not fit it or the networks.
     """
     built = {}
     for use in uses:
-        method = METHODS.get(use.name)
-        if method.needs_teacher and teacher is None:
-            raise ModelError(
-                f"method {use.name!r} needs a teacher",
-                "the recipe has none",
-                "add a teachers: section, or drop the method",
-            )
+        kind = METHODS.get(use.name)
+        if kind.needs_peers and not peers:
+            raise ModelError(f"method {use.name!r} needs peers", "the recipe has none", "add a peers: section")
+        chosen = listens_to(use, kind.needs_teacher, len(teachers))
+        teacher = None if chosen is None else teachers[0 if chosen == MEAN else chosen]
         try:
-            config = method.Config.model_validate(use.options)
+            config = kind.Config.model_validate(use.options)
         except ValidationError as error:
             raise ModelError(f"options of method {use.name!r}", str(error), f"kdedge methods {use.name}") from None
-        built[use.name] = method(config, student, teacher)
+        method = kind(config, student, teacher)
+        if chosen == MEAN and method.teacher_features:
+            why = "it looks at features, and several teachers have no mean of those"
+            raise ModelError(f"method {use.name!r} cannot learn from the mean", why, "teacher: 0")
+        built[use.name] = method
     return built
+
+
+def listens_to(use: MethodUse, needs_teacher: bool, teachers: int) -> int | Literal["mean"] | None:
+    """The teacher that a method learns from: its index, the mean of all, or none.
+
+    Raises:
+        ModelError: it needs one and there is none, or there are several and the recipe does not say which.
+    """
+    if not needs_teacher:
+        return None
+    if not teachers:
+        fix = "add a teachers: section, or drop the method"
+        raise ModelError(f"method {use.name!r} needs a teacher", "the recipe has none", fix)
+    if use.teacher is None and teachers > 1:
+        what = f"method {use.name!r} must say which of the {teachers} teachers it learns from"
+        raise ModelError(what, "", "teacher: 0, or teacher: mean")
+    return 0 if use.teacher is None else use.teacher
 
 
 class Objective(nn.Module):
@@ -49,13 +73,28 @@ class Objective(nn.Module):
     Use as a context manager: its feature hooks live as long as the block.
     """
 
-    def __init__(self, student: nn.Module, methods: dict[str, Method], phase: Phase, network: Network) -> None:
+    def __init__(
+        self,
+        student: nn.Module,
+        methods: dict[str, Method],
+        phase: Phase,
+        network: Network,
+        teachers: int = 0,
+        peers: Iterable[nn.Module] = (),
+    ) -> None:
         super().__init__()
         self.student, self.phase = student, phase
-        self.methods = nn.ModuleDict(methods)
+        self.methods, self.peers = nn.ModuleDict(methods), nn.ModuleList(peers)
+        self._listens = {use.name: listens_to(use, methods[use.name].needs_teacher, teachers) for use in phase.methods}
         wanted = sorted({name for m in methods.values() for name in m.student_features})
-        self.teacher_features = sorted({name for m in methods.values() for name in m.teacher_features})
         self._tap = FeatureTap(student, {name: network.features[name] for name in wanted})
+
+    def teacher_features(self, teacher: int) -> list[str] | None:
+        """The feature points that methods want of one teacher; None where no method listens to it."""
+        listening = [
+            cast(Method, self.methods[name]) for name, whom in self._listens.items() if whom in (teacher, MEAN)
+        ]
+        return sorted({name for m in listening for name in m.teacher_features}) if listening else None
 
     def __enter__(self) -> "Objective":
         self._tap.__enter__()
@@ -79,23 +118,40 @@ class Objective(nn.Module):
         return found
 
     def forward(
-        self, images: Tensor, labels: Tensor, indices: Tensor, teacher: Answer | None, epoch: int, progress: float
+        self,
+        images: Tensor,
+        labels: Tensor,
+        indices: Tensor,
+        teachers: Sequence[Answer | None],
+        epoch: int,
+        progress: float,
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Total loss, its unweighted terms by name without gradients, and how many images the student got right."""
-        logits = self.student(images)
-        view = View(*teacher) if teacher is not None else None
-        step = Step(labels, indices, View(logits, self._tap.features), view, epoch, progress)
+        student = self.observe(images)
+        peers = tuple(View(peer(images)) for peer in self.peers)
+        step = Step(labels, indices, student, None, epoch, progress, peers)
+        logits = student.logits
         terms = {
             LABELS: F.cross_entropy(logits.float(), labels, label_smoothing=self.phase.cross_entropy.label_smoothing)
         }
-        for method in self.methods.values():
-            terms |= method(step)
+        for name, method in self.methods.items():
+            terms |= method(replace(step, teacher=self.heard(name, teachers)))
         self.check_terms(terms)
         total = torch.zeros((), device=logits.device)
         for name, weight in self.weights(terms, progress).items():
             total = torch.add(total, terms[name], alpha=weight)
         right = (logits.detach().argmax(1) == labels).sum()
         return total, {name: term.detach() for name, term in terms.items()}, right
+
+    def observe(self, images: Tensor) -> View:
+        """What the student makes of a batch."""
+        return View(self.student(images), self._tap.features)
+
+    def heard(self, method: str, teachers: Sequence[Answer | None]) -> View | None:
+        """What a method learns from."""
+        whom = self._listens[method]
+        answer = mean_answer(teachers) if whom == MEAN else None if whom is None else teachers[whom]
+        return View(*answer) if answer else None
 
     def check_terms(self, terms: Iterable[str]) -> None:
         """Raises ModelError when the recipe speaks of a term that no method has."""

@@ -36,9 +36,11 @@ def take_result(job: Job, device: torch.device) -> Result:
     last = last_checkpoint(job.checkpoints)
     if last is None:
         raise TrainingError(f"{job.folder} has no finished epoch")
-    job.student.load_state_dict(last.weights.get("average", last.weights["student"]))
+    job.load(last)
     save_weights(job.student, job.folder / "weights.safetensors")
-    own = last.weights.get("average_methods", last.weights["methods"])
+    for number, peer in enumerate(job.peers):
+        save_weights(peer, job.folder / f"peer{number}.safetensors")
+    own = last.final("methods")
     with atomic_path(job.folder / "methods.safetensors") as temporary:
         save_file(own, temporary)
     methods = job.methods(job.phases[-1])

@@ -12,17 +12,25 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from kdedge.core import console
 from kdedge.core.rundir import check_disk
 from kdedge.data.loader import Batch, Normalizer, train_batches
-from kdedge.distill.checkpoint import Checkpoint, last_checkpoint, random_state, restore_random_state, save_checkpoint
+from kdedge.distill.begin import hand_on, prepare
+from kdedge.distill.checkpoint import (
+    Checkpoint,
+    last_checkpoint,
+    random_state,
+    restore_random_state,
+    save_checkpoint,
+)
 from kdedge.distill.evaluate import accuracy, predict
+from kdedge.distill.freeze import Frozen
 from kdedge.distill.job import Job, cpu_threads, disk_need, make_fabric, make_optimizer
 from kdedge.distill.logs import Row, TrainingLog
 from kdedge.distill.memory import is_out_of_memory, largest_fit, memory_error
 from kdedge.distill.meter import TermMeter
-from kdedge.distill.objective import Answer, Objective
+from kdedge.distill.objective import Objective
 from kdedge.distill.phases import learning_rate
 from kdedge.distill.processes import launch
 from kdedge.distill.result import Result, take_result
-from kdedge.models.features import FeatureTap
+from kdedge.distill.teachers import Staff
 
 CHECK_EVERY = 50
 """Steps between looks at the loss, each of which waits for the device."""
@@ -49,7 +57,7 @@ def train_process(fabric: Fabric, job: Job) -> None:
     torch.set_num_threads(max(1, cpu_threads(job.run) // fabric.world_size))
     found = last_checkpoint(job.checkpoints, job.identity)
     if found:
-        job.student.load_state_dict(found.weights.get("average", found.weights["student"]))
+        job.load(found)
     rows = found.state["rows"] if found else []
     with TrainingLog(job.folder, rows) if fabric.is_global_zero else nullcontext() as log:
         first = 0
@@ -71,18 +79,19 @@ class PhaseRun:
         self.fabric, self.job, self.first, self.log = fabric, job, first, log
         self.phase, self.setting = job.phases[index], f"{job.setting}.{index}"
         if job.run.channels_last:
-            for network in filter(None, (job.student, job.teacher)):
+            for network in (job.student, *job.peers, *job.teachers):
                 network.to(memory_format=torch.channels_last)
-        self.objective = Objective(job.student, job.methods(self.phase), self.phase, job.networks()[0])
+        student, self.teachers = job.networks()[0], [teacher.to(fabric.device) for teacher in job.teachers]
+        self.objective = Objective(
+            job.student, job.methods(self.phase), self.phase, student, len(job.teachers), job.peers
+        )
+        self.parts = ["student", "methods", *(["peers"] if job.peers else [])]
         fabric.to_device(self.objective)
+        self.frozen = Frozen(job.student, self.phase.freeze)
+        self.frozen.apply()
         self.optimizer = make_optimizer(self.objective, self.phase, job.run)
         self.average = self.make_average()
-        self.start = self.restore(resume) if resume else 0
-        if job.run.compile:
-            job.student.compile()
-        self.module, self.stepper = fabric.setup(self.objective, self.optimizer)
-        self.normalize = fabric.to_device(Normalizer(job.dataset.normalize))
-        self.teacher = job.teacher.to(fabric.device) if job.teacher else None
+        self.normalize = Normalizer(job.dataset.normalize).to(fabric.device)
         self.loader = train_batches(
             job.dataset.train,
             job.data.augment,
@@ -93,6 +102,19 @@ class PhaseRun:
             rank=fabric.global_rank,
             world=fabric.world_size,
         )
+        self.start = self.restore(resume) if resume else self.begin()
+        if job.run.compile:
+            job.student.compile()
+        self.module, self.stepper = fabric.setup(self.objective, self.optimizer)
+
+    def begin(self) -> int:
+        """Start the phase; returns its first epoch."""
+        before = last_checkpoint(self.job.checkpoints, self.job.identity) if self.first else None
+        trained = before.final("methods") if before else {}
+        handed = hand_on(self.objective.methods, trained, self.job.label)
+        fresh = [name for name in self.objective.methods if name not in handed]
+        prepare(self.objective, fresh, self.staff(), self.normalize, self.loader.epoch(self.first))
+        return 0
 
     def make_average(self) -> AveragedModel | None:
         if self.phase.ema is None:
@@ -100,39 +122,41 @@ class PhaseRun:
         blend = get_ema_multi_avg_fn(self.phase.ema)  # type: ignore[no-untyped-call]
         return AveragedModel(self.objective, multi_avg_fn=blend, use_buffers=True)
 
-    def teacher_tap(self) -> FeatureTap | nullcontext[None]:
-        """Nothing where no method of the phase listens to the teacher: then it is not asked."""
-        network = self.job.networks()[1]
-        listening = any(method.needs_teacher for method in self.objective.methods.values())
-        if self.teacher is None or network is None or not listening:
-            return nullcontext()
-        return FeatureTap(
-            self.teacher.model, {name: network.features[name] for name in self.objective.teacher_features}
-        )
+    def staff(self) -> Staff:
+        """The teachers, tapped where methods of the phase listen."""
+        wanted = []
+        for index, network in enumerate(self.job.networks()[1]):
+            names = self.objective.teacher_features(index)
+            wanted.append(None if names is None else {name: network.features[name] for name in names})
+        return Staff(self.teachers, wanted)
 
     def train(self) -> None:
         chief = self.fabric.is_global_zero
         if chief and self.start:
             console.say(f"{self.job.label}: going on after epoch {self.first + self.start}")
         steps = (self.phase.epochs - self.start) * len(self.loader)
-        with self.objective, self.teacher_tap() as tap, console.progress_bar(self.job.label, steps, chief) as bar:
+        with self.objective, self.staff() as staff, console.progress_bar(self.job.label, steps, chief) as bar:
             for epoch in range(self.start, self.phase.epochs):
                 began = time.perf_counter()
-                row = self.run_epoch(epoch, tap, bar)
+                row = self.run_epoch(epoch, staff, bar)
                 if chief:
                     row["validation_top1"] = self.validate()
                     bar.note(**{name: row[name] for name in ("loss", "train_top1", "validation_top1")})
                     self.finish_epoch(row | {"seconds": time.perf_counter() - began})
                 self.fabric.barrier()
         if self.average:
-            self.job.student.load_state_dict(self.average.module.get_submodule("student").state_dict())
+            for name in self.parts:
+                mean = self.average.module.get_submodule(name).state_dict()
+                self.objective.get_submodule(name).load_state_dict(mean)
+        self.frozen.release()
 
-    def run_epoch(self, epoch: int, tap: FeatureTap | None, bar: console.Bar) -> Row:
+    def run_epoch(self, epoch: int, staff: Staff, bar: console.Bar) -> Row:
         """Train one epoch; returns the means of the loss and of its terms."""
         self.module.train()
+        self.frozen.apply()
         meter, steps, number = TermMeter(self.reduce), len(self.loader), self.first + epoch + 1
         for index, batch in enumerate(self.loader.epoch(self.first + epoch)):
-            self.step(batch, tap, epoch, (epoch + index / steps) / self.phase.epochs, meter)
+            self.step(batch, staff, epoch, (epoch + index / steps) / self.phase.epochs, meter)
             if index % CHECK_EVERY == 0:
                 meter.check(self.job.label, number)
             bar.advance()
@@ -143,18 +167,18 @@ class PhaseRun:
         """Over the processes of this training."""
         return cast(Tensor, self.fabric.all_reduce(tensor, reduce_op=how))
 
-    def step(self, batch: Batch, tap: FeatureTap | None, epoch: int, progress: float, meter: TermMeter) -> None:
+    def step(self, batch: Batch, staff: Staff, epoch: int, progress: float, meter: TermMeter) -> None:
         """Forward, backward and one update."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.phase, progress, self.fabric.world_size)
         result = None
         try:
-            result = self.forward_backward(batch, tap, epoch, progress)
+            result = self.forward_backward(batch, staff, epoch, progress)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
         if result is None:  # and the error is gone, with every tensor of the failed step that it held
-            self.explain_memory(batch, tap)
+            self.explain_memory(batch, staff)
         if clip := self.phase.optimizer.clip_norm:
             self.fabric.clip_gradients(self.module, self.stepper, max_norm=clip, error_if_nonfinite=False)
         self.stepper.step()
@@ -163,29 +187,23 @@ class PhaseRun:
         meter.add(*result, len(batch.labels))
 
     def forward_backward(
-        self, batch: Batch, tap: FeatureTap | None, epoch: int, progress: float
+        self, batch: Batch, staff: Staff, epoch: int, progress: float
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         self.stepper.zero_grad()
         images = self.normalize(batch.images)
         if self.job.run.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        answer = self.ask_teacher(batch, tap)
-        loss, terms, right = self.module(images, batch.labels, batch.indices, answer, epoch, progress)
+        with self.fabric.autocast():
+            answers = staff.ask(batch.images)
+        loss, terms, right = self.module(images, batch.labels, batch.indices, answers, epoch, progress)
         self.fabric.backward(loss)
         return loss, terms, right
 
-    def ask_teacher(self, batch: Batch, tap: FeatureTap | None) -> Answer | None:
-        if self.teacher is None or tap is None:
-            return None
-        with self.fabric.autocast():
-            logits = self.teacher(batch.images)
-        return logits, tap.features
-
-    def explain_memory(self, batch: Batch, tap: FeatureTap | None) -> NoReturn:
+    def explain_memory(self, batch: Batch, staff: Staff) -> NoReturn:
         """Raises TrainingError with a batch that fits."""
 
         def attempt(count: int) -> None:
-            self.forward_backward(Batch(*(part[:count] for part in batch)), tap, 0, 0.0)
+            self.forward_backward(Batch(*(part[:count] for part in batch)), staff, 0, 0.0)
 
         raise memory_error(self.job.label, self.phase.batch, largest_fit(attempt, len(batch.labels)), self.setting)
 
@@ -198,10 +216,9 @@ class PhaseRun:
         """Log the epoch, then keep all that the next one starts from."""
         assert self.log is not None
         self.log.add(row)
-        weights = {"student": self.job.student.state_dict(), "methods": self.objective.methods.state_dict()}
+        weights = {name: self.objective.get_submodule(name).state_dict() for name in self.parts}
         if self.average:
-            weights["average"] = self.average.module.get_submodule("student").state_dict()
-            weights["average_methods"] = self.average.module.get_submodule("methods").state_dict()
+            weights |= {f"average_{name}": self.average.module.get_submodule(name).state_dict() for name in self.parts}
         state = {
             "identity": self.job.identity,
             "optimizer": self.optimizer.state_dict(),
@@ -214,12 +231,12 @@ class PhaseRun:
 
     def restore(self, found: Checkpoint) -> int:
         """Take up everything the last finished epoch left; returns the phase's next epoch."""
-        self.job.student.load_state_dict(found.weights["student"])
-        self.objective.methods.load_state_dict(found.weights["methods"])
+        for name in self.parts:
+            self.objective.get_submodule(name).load_state_dict(found.weights[name])
         self.optimizer.load_state_dict(found.state["optimizer"])
         if self.average:
-            self.average.module.get_submodule("student").load_state_dict(found.weights["average"])
-            self.average.module.get_submodule("methods").load_state_dict(found.weights["average_methods"])
+            for name in self.parts:
+                self.average.module.get_submodule(name).load_state_dict(found.weights[f"average_{name}"])
             self.average.n_averaged.fill_(found.state["averaged"])
         self.fabric.strategy.precision.load_state_dict(found.state["precision"])
         restore_random_state(found.state["random"])

@@ -3,6 +3,7 @@
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from itertools import islice
@@ -14,6 +15,7 @@ from torch import nn
 
 from kdedge.core import console
 from kdedge.core.console import many, percent, size
+from kdedge.core.recipe import Model, Recipe, Teacher
 from kdedge.core.report import TrainedModel
 from kdedge.data.build import Dataset, build_data
 from kdedge.distill.evaluate import accuracy, predict
@@ -24,7 +26,7 @@ from kdedge.distill.trainer import PhaseRun
 from kdedge.models.features import feature_points
 from kdedge.models.weights import load_weights
 from kdedge.pipeline.names import check_names, check_networks
-from kdedge.pipeline.networks import build, describe
+from kdedge.pipeline.networks import build, build_peers, describe, untrained_teacher
 from kdedge.pipeline.project import Project
 
 STEPS = 4
@@ -51,29 +53,33 @@ def run(project: Project) -> None:
     """Raises RecipeError for names and options that do not exist, DataError and ModelError for files."""
     check_names(project)
     recipe = project.recipe
+    check_networks(project)
     dataset = build_data(recipe.data, recipe.seed)
-    check_networks(project, dataset)
     torch.set_num_threads(cpu_threads(recipe.run))
     device = make_fabric(recipe.run.model_copy(update={"devices": 1})).device
-    frozen, top1 = teacher_of(project, dataset, device)
-    networks = {"student": recipe.student} | ({"teacher": recipe.teachers[0]} if recipe.teachers else {})
-    built = {role: (model, build(model, dataset, recipe.seed)) for role, model in networks.items()}
-    abouts = {role: describe(*pair, dataset, top1=top1 or 0) for role, pair in built.items()}
-    shown = {"student": "-", "teacher": "to be trained" if top1 is None else percent(top1)}
+    teachers, top1s = [], {}
+    for number, teacher in enumerate(recipe.teachers):
+        frozen, top1s[f"teacher{number or ''}"] = try_teacher(project, teacher, dataset, device)
+        teachers.append(frozen)
+    built = {role: (model, build(model, dataset, recipe.seed)) for role, model in roles(recipe).items()}
+    abouts = {role: describe(*pair, dataset, top1=top1s.get(role) or 0) for role, pair in built.items()}
+    shown = dict.fromkeys(built, "-") | {
+        role: "to be trained" if top1 is None else percent(top1) for role, top1 in top1s.items()
+    }
     console.show_table(
         f"{recipe.name}: {recipe.data.name}, {len(dataset.train)} training, {len(dataset.validation)} validation, "
         f"{len(dataset.test)} test images of {'x'.join(map(str, dataset.image_shape))}, {len(dataset.labels)} classes",
         ("network", "model", "top-1", "parameters", "MACs", "weights", "stages (channels at stride)"),
         [[role, *network_row(about, shown[role]), stages(built[role][1], dataset)] for role, about in abouts.items()],
     )
-    phases = [phase_cost(project, dataset, frozen, index) for index in range(len(recipe.phases))]
+    phases = [phase_cost(project, dataset, teachers, index) for index in range(len(recipe.phases))]
     columns = ("phase", "methods", "epochs", "batch", "seconds per epoch", "total", "memory")
     console.show_table("phases", columns, [phase.row(index) for index, phase in enumerate(phases)])
     console.emit(
         {
             "recipe": recipe.name,
             "run": str(project.run.path),
-            "teacher_top1": top1,
+            "teacher_top1": top1s.get("teacher"),
             "networks": {role: about.model_dump(include={"model", "params", "macs"}) for role, about in abouts.items()},
             "phases": [asdict(phase) for phase in phases],
         }
@@ -81,18 +87,22 @@ def run(project: Project) -> None:
     console.say(f"the run would be in {project.run.path}")
 
 
-def teacher_of(project: Project, dataset: Dataset, device: torch.device) -> tuple[FrozenTeacher | None, float | None]:
-    """The teacher and its test top-1; one that is still to be trained has random weights and no accuracy."""
-    if not project.recipe.teachers:
-        return None, None
-    chosen = project.recipe.teachers[0]
-    network = build(chosen, dataset, project.recipe.seed).to(device)
-    normalize = chosen.normalize or dataset.normalize
-    if not chosen.checkpoint:
-        return FrozenTeacher(network, normalize), None
-    load_weights(network, project.checkpoint(chosen))
-    top1 = accuracy(*predict(network, dataset.test, normalize, device, project.recipe.data.workers))
-    return FrozenTeacher(network, normalize), top1
+def roles(recipe: Recipe) -> dict[str, Model]:
+    """Student, teachers and peers, by what they are called."""
+    teachers = {f"teacher{number or ''}": teacher for number, teacher in enumerate(recipe.teachers)}
+    return {"student": recipe.student, **teachers} | {f"peer{n}": peer for n, peer in enumerate(recipe.peers)}
+
+
+def try_teacher(
+    project: Project, teacher: Teacher, dataset: Dataset, device: torch.device
+) -> tuple[FrozenTeacher, float | None]:
+    """A teacher and its test top-1; one that is still to be trained has random weights and no accuracy."""
+    frozen = untrained_teacher(teacher, dataset, project.recipe.seed).to(device)
+    if not teacher.checkpoint:
+        return frozen, None
+    load_weights(frozen.model, project.checkpoint(teacher))
+    normalize, workers = teacher.normalize or dataset.normalize, project.recipe.data.workers
+    return frozen, accuracy(*predict(frozen.model, dataset.test, normalize, device, workers))
 
 
 def network_row(about: TrainedModel, top1: str) -> list[str]:
@@ -104,12 +114,15 @@ def stages(network: nn.Module, dataset: Dataset) -> str:
     return ", ".join(f"{name} {point.channels}@{point.stride}" for name, point in points.items())
 
 
-def phase_cost(project: Project, dataset: Dataset, teacher: FrozenTeacher | None, index: int) -> PhaseCost:
+def phase_cost(project: Project, dataset: Dataset, teachers: Sequence[FrozenTeacher], index: int) -> PhaseCost:
     recipe, phase = project.recipe, project.recipe.phases[index]
-    network = build(recipe.student, dataset, recipe.seed)
+    network, peers = build(recipe.student, dataset, recipe.seed), build_peers(recipe.peers, dataset, recipe.seed)
     with tempfile.TemporaryDirectory() as folder:
         one = recipe.run.model_copy(update={"devices": 1})
-        job = Job("check", network, dataset, recipe.data, recipe.phases, one, recipe.seed, Path(folder), "", teacher)
+        job = Job(
+            "check", network, dataset, recipe.data, recipe.phases, one, recipe.seed, Path(folder), "",
+            tuple(teachers), peers,
+        )  # fmt: skip
         seconds = epoch_seconds(PhaseRun(make_fabric(one), job, index, 0, None, None))
     return PhaseCost([use.name for use in phase.methods], phase.epochs, phase.batch, seconds, memory_used())
 
@@ -117,12 +130,12 @@ def phase_cost(project: Project, dataset: Dataset, teacher: FrozenTeacher | None
 def epoch_seconds(phase: PhaseRun) -> float:
     """From a few real steps, the first of which is not counted."""
     meter = TermMeter()
-    with phase.objective, phase.teacher_tap() as tap:
+    with phase.objective, phase.staff() as staff:
         phase.module.train()
         for number, batch in enumerate(islice(phase.loader.epoch(0), STEPS + 1)):
             if number == 1:
                 began = time.perf_counter()
-            phase.step(batch, tap, 0, 0.0, meter)
+            phase.step(batch, staff, 0, 0.0, meter)
         meter.check("check", 1)
     steps = max(meter.steps - 1, 1)
     return (time.perf_counter() - began) / steps * len(phase.loader) if meter.steps > 1 else 0.0

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kdedge.core import console
-from kdedge.core.recipe import CrossEntropy, Normalize, Phase, Recipe
+from kdedge.core.recipe import CrossEntropy, Normalize, Phase, Recipe, Teacher
 from kdedge.core.report import TrainedModel, TrainingReport
 from kdedge.core.rundir import digest, write_json
 from kdedge.data.build import Dataset, build_data
@@ -22,7 +22,7 @@ from kdedge.export.parity import Predictions
 from kdedge.models.weights import save_weights
 from kdedge.pipeline.environment import environment
 from kdedge.pipeline.names import check_names, check_networks
-from kdedge.pipeline.networks import TeacherNet, describe, obtain_teacher, start_student
+from kdedge.pipeline.networks import TeacherNet, build_peers, describe, obtain_teacher, start_student
 from kdedge.pipeline.project import TRAINING, Project, control_folder
 from kdedge.pipeline.show import show_training
 
@@ -32,10 +32,10 @@ def run(project: Project) -> list[str]:
     check_names(project)
     recipe = project.recipe
     torch.set_num_threads(cpu_threads(recipe.run))
+    check_networks(project)
     dataset = build_data(recipe.data, recipe.seed)
-    check_networks(project, dataset)
     work = Distillation(project, dataset)
-    teacher = work.teacher()
+    teachers = work.obtain_teachers()
     baseline = work.train_baseline() if recipe.baseline else None
     controls = {name: work.train_control(name) for name in controls_of(recipe)} if recipe.baseline else {}
     student = work.train_student()
@@ -48,7 +48,8 @@ def run(project: Project) -> list[str]:
         labels=list(dataset.labels),
         methods=[method.name for phase in recipe.phases for method in phase.methods],
         student=student,
-        teacher=teacher,
+        teachers=teachers,
+        peers=work.peers,
         baseline=baseline,
         controls=controls,
         environment=environment(),
@@ -65,7 +66,8 @@ class Distillation:
         self.project, self.recipe, self.dataset = project, project.recipe, dataset
         self.device = make_fabric(self.recipe.run.model_copy(update={"devices": 1})).device
         self.artifacts: list[str] = []
-        self.frozen: FrozenTeacher | None = None
+        self.teachers: tuple[FrozenTeacher, ...] = ()
+        self.peers: list[TrainedModel] = []
 
     def measure(self, name: str, network: nn.Module, normalize: Normalize) -> float:
         """Top-1 on the test split; the predictions are kept."""
@@ -75,54 +77,50 @@ class Distillation:
         self.artifacts.append(f"predictions/{name}.npz")
         return accuracy(logits, labels)
 
-    def teacher(self) -> TrainedModel | None:
-        """Obtain the teacher and say how good it is, before anything learns from it."""
-        if not self.recipe.teachers:
-            return None
-        chosen = self.recipe.teachers[0]
-        found = obtain_teacher(self.project, chosen, self.dataset)
-        top1 = self.measure("teacher", found.network, found.normalize)
-        console.say(f"teacher {chosen.name}: {console.percent(top1)} top-1 on {len(self.dataset.test)} test images")
-        self.frozen = FrozenTeacher(found.network, found.normalize)
-        save_weights(found.network, self.project.run / "teacher.safetensors")
-        self.artifacts.append("teacher.safetensors")
-        self.keep_log(found)
-        return describe(
-            chosen,
-            found.network,
-            self.dataset,
-            top1=top1,
-            source=found.source,
-            seconds=found.seconds,
-            epochs=found.epochs,
-        )
+    def obtain_teachers(self) -> list[TrainedModel]:
+        """Obtain every teacher and say how good it is, before anything learns from it."""
+        return [self.obtain_teacher(number, teacher) for number, teacher in enumerate(self.recipe.teachers)]
 
-    def keep_log(self, found: TeacherNet) -> None:
+    def obtain_teacher(self, number: int, teacher: Teacher) -> TrainedModel:
+        name = f"teacher{number or ''}"
+        found = obtain_teacher(self.project, teacher, self.dataset, f"teachers.{number}")
+        top1 = self.measure(name, found.network, found.normalize)
+        console.say(f"teacher {teacher.name}: {console.percent(top1)} top-1 on {len(self.dataset.test)} test images")
+        self.teachers += (FrozenTeacher(found.network, found.normalize),)
+        save_weights(found.network, self.project.run / f"{name}.safetensors")
+        self.artifacts.append(f"{name}.safetensors")
+        self.keep_log(name, found)
+        measured = {"top1": top1, "source": found.source, "seconds": found.seconds, "epochs": found.epochs}
+        return describe(teacher, found.network, self.dataset, **measured)
+
+    def keep_log(self, name: str, found: TeacherNet) -> None:
         if found.folder:
-            (self.project.run / "teacher").mkdir(exist_ok=True)
-            shutil.copyfile(found.folder / "log.csv", self.project.run / "teacher/log.csv")
-            self.artifacts.append("teacher/log.csv")
+            (self.project.run / name).mkdir(exist_ok=True)
+            shutil.copyfile(found.folder / "log.csv", self.project.run / f"{name}/log.csv")
+            self.artifacts.append(f"{name}/log.csv")
 
     def train_student(self) -> TrainedModel:
-        return self.train("student", self.recipe.phases, self.project.student_key(), self.frozen)
+        return self.train("student", self.recipe.phases, self.project.student_key())
 
     def train_baseline(self) -> TrainedModel:
         """The same student, from the same start, for the same epochs, on the labels alone."""
         phases = tuple(labels_only(phase) for phase in self.recipe.phases)
         start = self.recipe.student.lighten
         teachers = self.recipe.teachers if start and start.init == "teacher" else ()
-        recipe = self.recipe.model_copy(update={"phases": phases, "teachers": teachers})
-        return self.train("baseline", phases, replace(self.project, recipe=recipe).student_key(), None)
+        recipe = self.recipe.model_copy(update={"phases": phases, "teachers": teachers, "peers": ()})
+        return self.train("baseline", phases, replace(self.project, recipe=recipe).student_key(), alone=True)
 
     def train_control(self, name: str) -> TrainedModel:
         """The same student by what its methods must be held against."""
         recipe = self.recipe.model_copy(update={"phases": tuple(controlled(p, name) for p in self.recipe.phases)})
         identity = replace(self.project, recipe=recipe).student_key()
-        return self.train(control_folder(name), recipe.phases, identity, self.frozen)
+        return self.train(control_folder(name), recipe.phases, identity)
 
-    def train(self, name: str, phases: tuple[Phase, ...], identity: str, teacher: FrozenTeacher | None) -> TrainedModel:
+    def train(self, name: str, phases: tuple[Phase, ...], identity: str, *, alone: bool = False) -> TrainedModel:
+        """Train the student; alone: without teachers and peers."""
         recipe, folder = self.recipe, self.project.run / name
-        network = start_student(recipe, self.dataset, self.frozen)
+        network = start_student(recipe, self.dataset, self.teachers)
+        peers = () if alone else build_peers(recipe.peers, self.dataset, recipe.seed)
         label = f"{name} {recipe.student.name}"
         job = Job(
             label,
@@ -134,10 +132,13 @@ class Distillation:
             recipe.seed,
             folder,
             digest(identity),
-            teacher,
+            () if alone else self.teachers,
+            peers,
         )
         result: Result = train(job)
         self.artifacts += [f"{name}/weights.safetensors", f"{name}/methods.safetensors", f"{name}/log.csv"]
+        if name == "student":
+            self.peers = [self.peer(number, peer) for number, peer in enumerate(peers)]
         top1 = self.measure(name, network, self.dataset.normalize)
         return describe(
             recipe.student,
@@ -152,6 +153,11 @@ class Distillation:
             extra_params=result.extra_params,
             source="trained",
         )
+
+    def peer(self, number: int, network: nn.Module) -> TrainedModel:
+        top1 = self.measure(f"peer{number}", network, self.dataset.normalize)
+        self.artifacts.append(f"student/peer{number}.safetensors")
+        return describe(self.recipe.peers[number], network, self.dataset, top1=top1, source="trained")
 
 
 def labels_only(phase: Phase) -> Phase:

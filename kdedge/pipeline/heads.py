@@ -12,11 +12,10 @@ from kdedge.data.build import Dataset
 from kdedge.distill.base import METHODS, Method
 from kdedge.distill.exits import Branched, exit_stages
 from kdedge.distill.job import Job
-from kdedge.distill.teachers import FrozenTeacher
 from kdedge.export.onnx import NO_EXITS, OUTPUT, Outputs
 from kdedge.models.features import feature_points
 from kdedge.models.weights import load_weights
-from kdedge.pipeline.networks import build
+from kdedge.pipeline.networks import build_peers, untrained_teacher
 
 
 @dataclass(frozen=True)
@@ -73,11 +72,11 @@ def choose_exits(recipe: Recipe, dataset: Dataset, student: nn.Module, folder: P
 
 def built_methods(recipe: Recipe, dataset: Dataset, student: nn.Module) -> dict[str, Method]:
     """Those of the last phase, whose layers are kept."""
-    teacher = None
-    if recipe.teachers:
-        network = build(recipe.teachers[0], dataset, recipe.seed)
-        teacher = FrozenTeacher(network, recipe.teachers[0].normalize or dataset.normalize)
-    job = Job("exits", student, dataset, recipe.data, recipe.phases, recipe.run, recipe.seed, Path(), "", teacher)
+    teachers = tuple(untrained_teacher(teacher, dataset, recipe.seed) for teacher in recipe.teachers)
+    peers = build_peers(recipe.peers, dataset, recipe.seed)
+    job = Job(
+        "exits", student, dataset, recipe.data, recipe.phases, recipe.run, recipe.seed, Path(), "", teachers, peers
+    )
     return job.methods(recipe.phases[-1])
 
 

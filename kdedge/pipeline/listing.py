@@ -6,13 +6,18 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, Any, get_args
+
+import yaml
 
 from kdedge.core import console
 from kdedge.core.console import many, show_table
 from kdedge.core.errors import KdedgeError, nearest
 from kdedge.core.load import shipped
-from kdedge.core.recipe import Lighten, Recipe
+from kdedge.core.recipe import Lighten, Recipe, Schedule
+
+if TYPE_CHECKING:
+    from kdedge.distill.base import Preset
 
 
 def first_comment(path: Path) -> str:
@@ -61,8 +66,37 @@ def show_methods(name: str | None) -> None:
         [key, json.dumps(option.get("default")), option.get("description", "")]
         for key, option in schema["properties"].items()
     ]
-    show_table(f"options of {name}", ("option", "default", "meaning"), table)
-    console.emit(schema)
+    if table:
+        show_table(f"options of {name}", ("option", "default", "meaning"), table)
+    terms = {pattern: plain_term(term.weight, term.schedule) for pattern, term in method.terms.items()}
+    rows = [[pattern, f"{term.weight:g}", spelled(term.schedule)] for pattern, term in method.terms.items()]
+    if rows:
+        show_table(f"terms of {name}", ("term", "weight", "schedule"), rows, "a recipe changes them under terms:")
+    presets = {key: preset_phase(name, preset) for key, preset in method.presets.items()}
+    for key, phase in presets.items():
+        console.show_text(f"# {key}: {method.presets[key].source}\n{yaml.safe_dump(phase, sort_keys=False)}")
+    console.emit({"options": schema, "terms": terms, "presets": presets})
+
+
+def plain_term(weight: float, schedule: Schedule) -> dict[str, Any]:
+    """As a recipe would say it, without what is usual."""
+    changed = schedule.model_dump(exclude_defaults=True, mode="json")
+    return ({"weight": weight} if weight != 1 else {}) | ({"schedule": changed} if changed else {})
+
+
+def spelled(schedule: Schedule) -> str:
+    changed = schedule.model_dump(exclude_defaults=True, mode="json")
+    return ", ".join(f"{key} {value}" for key, value in changed.items()) or "-"
+
+
+def preset_phase(name: str, preset: "Preset") -> dict[str, Any]:
+    """The part of a phase that a preset is, to paste into a recipe."""
+    use = {"name": name, **plain_term(preset.weight, preset.schedule)}
+    if preset.terms:
+        use["terms"] = {pattern: {"weight": weight} for pattern, weight in preset.terms.items()}
+    if preset.options:
+        use["options"] = dict(preset.options)
+    return {"cross_entropy": {"weight": preset.cross_entropy}, "methods": [use]}
 
 
 def source_of(method: type) -> str:

@@ -1,20 +1,25 @@
 """The second half of recipe checking: do the names and options in it exist, and where stands each that does not."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from pydantic import ValidationError
 
 from kdedge.core.errors import KdedgeError
 from kdedge.core.load import explain
-from kdedge.core.recipe import MethodUse, Model, Phase, Recipe
+from kdedge.core.recipe import MethodUse
 from kdedge.core.source import KeyPath, Problem, report_problems
-from kdedge.data.build import DATASETS, Dataset
+from kdedge.data.build import DATASETS
+from kdedge.data.outline import stand_in
 from kdedge.distill.base import METHODS
+from kdedge.distill.objective import listens_to
 from kdedge.engine.base import backend
 from kdedge.models.blocks import MODELS
 from kdedge.pipeline.heads import choose_exits
 from kdedge.pipeline.networks import build, check_start
+from kdedge.pipeline.places import Lesson, lessons, networks
 from kdedge.pipeline.project import Project
+from kdedge.pipeline.trial import TRIAL_IMAGES, try_lesson
 
 
 def check_names(project: Project) -> None:
@@ -28,20 +33,25 @@ def check_names(project: Project) -> None:
         if ":" not in model.name:  # torchvision's and timm's are looked up where they are built
             looked_up.append(((*path, "name"), lambda name=model.name: MODELS.get(name)))  # type: ignore[misc]
     problems = [found for path, look_up in looked_up if (found := attempt(project, path, look_up))]
-    for index, phase in enumerate(recipe.phases):
-        problems += check_methods(project, phase, index)
+    for lesson in lessons(recipe):
+        problems += check_methods(project, lesson)
     if problems:
         raise report_problems(project.source.name, problems)
 
 
-def check_methods(project: Project, phase: Phase, index: int) -> Iterator[Problem]:
-    for number, use in enumerate(phase.methods):
-        path: KeyPath = ("phases", index, "methods", number)
+def check_methods(project: Project, lesson: Lesson) -> Iterator[Problem]:
+    for number, use in enumerate(lesson.phase.methods):
+        path: KeyPath = (*lesson.place, "methods", number)
         if found := attempt(project, (*path, "name"), lambda use=use: METHODS.get(use.name)):  # type: ignore[misc]
             yield found
             continue
-        if METHODS.get(use.name).needs_teacher and not project.recipe.teachers:
-            yield project.source.problem((*path, "name"), f"{use.name} needs a teacher, and the recipe has none")
+        kind = METHODS.get(use.name)
+        teachers = len(lesson.teachers)
+        listening = partial(listens_to, use, kind.needs_teacher, teachers)
+        if found := attempt(project, (*path, "name"), listening):
+            yield found
+        if kind.needs_peers and not lesson.peers:
+            yield project.source.problem((*path, "name"), f"{use.name} needs peers, and the recipe has none")
         yield from check_options(project, use, (*path, "options"))
 
 
@@ -54,9 +64,14 @@ def check_options(project: Project, use: MethodUse, path: KeyPath) -> Iterator[P
             yield explain(project.source, detail, config, path)
 
 
-def check_networks(project: Project, dataset: Dataset) -> None:
-    """Raises RecipeError with every network that does not build under its name and options, or has not the exits to
-    export."""
+def check_networks(project: Project) -> None:
+    """Try the recipe on a few images of noise, before any data is read.
+
+    Raises:
+        RecipeError: with every network that does not build under its name and options or has not the exits to export,
+            and every phase whose methods do not suit the networks.
+    """
+    dataset = stand_in(project.recipe.data, TRIAL_IMAGES)
     problems = [
         found
         for path, model in networks(project.recipe).items()
@@ -69,13 +84,11 @@ def check_networks(project: Project, dataset: Dataset) -> None:
         student = build(project.recipe.student, dataset, 0)
         found = attempt(project, ("export", "exits"), lambda: choose_exits(project.recipe, dataset, student))
         problems = [found] if found else []
+    if not problems:
+        trials = {each.place: partial(try_lesson, project.recipe, each, dataset) for each in lessons(project.recipe)}
+        problems = [found for place, trial in trials.items() if (found := attempt(project, place, trial))]
     if problems:
         raise report_problems(project.source.name, problems)
-
-
-def networks(recipe: Recipe) -> dict[KeyPath, Model]:
-    """Every network of a recipe, by its place in it."""
-    return {("student",): recipe.student} | {("teachers", i): teacher for i, teacher in enumerate(recipe.teachers)}
 
 
 def attempt(project: Project, path: KeyPath, look_up: Callable[[], object]) -> Problem | None:

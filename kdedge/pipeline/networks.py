@@ -1,6 +1,7 @@
 """The networks of a recipe: built, loaded or trained, measured, and described."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -64,10 +65,11 @@ def dense_form(model: Model) -> Model | None:
     return None
 
 
-def start_student(recipe: Recipe, dataset: Dataset, teacher: FrozenTeacher | None) -> nn.Module:
-    """The student before its first step: fresh, or with what it can keep of its teacher's weights."""
+def start_student(recipe: Recipe, dataset: Dataset, teachers: Sequence[FrozenTeacher]) -> nn.Module:
+    """The student before its first step: fresh, or with what it can keep of its first teacher's weights."""
     network, rewritten = build_and_lighten(recipe.student, dataset, recipe.seed)
-    if teacher and recipe.student.lighten and recipe.student.lighten.init == "teacher":
+    if recipe.student.lighten and recipe.student.lighten.init == "teacher":
+        teacher = teachers[0]
         device = next(teacher.model.parameters()).device
         count = max(8, min(INHERIT_IMAGES, INHERIT_VALUES // math.prod(dataset.image_shape)))
         some = dataset.train.subset(spread(len(dataset.train), count))
@@ -75,6 +77,15 @@ def start_student(recipe: Recipe, dataset: Dataset, teacher: FrozenTeacher | Non
         own = Normalizer(dataset.normalize).to(device)
         inherit(network.to(device), teacher.model, rewritten, own(pixels), teacher.normalize(pixels))
     return network
+
+
+def untrained_teacher(teacher: Teacher, dataset: Dataset, seed: int) -> FrozenTeacher:
+    return FrozenTeacher(build(teacher, dataset, seed), teacher.normalize or dataset.normalize)
+
+
+def build_peers(peers: Sequence[Model], dataset: Dataset, seed: int) -> tuple[nn.Module, ...]:
+    """Each from a start of its own, or one like the student would answer as it does."""
+    return tuple(build(peer, dataset, seed + 1 + number) for number, peer in enumerate(peers))
 
 
 def lightened(model: Model) -> dict[str, Any]:
@@ -106,35 +117,48 @@ class TeacherNet:
     epochs: int = 0
 
 
-def obtain_teacher(project: Project, teacher: Teacher, dataset: Dataset) -> TeacherNet:
-    """Load a teacher from its checkpoint, or from the cache, or train it into the cache."""
+def obtain_teacher(project: Project, teacher: Teacher, dataset: Dataset, place: str = "teachers.0") -> TeacherNet:
+    """Load a teacher from its checkpoint, or from the cache, or train it into the cache.
+
+    Args:
+        place: where it stands in the recipe.
+    """
     network = build(teacher, dataset, project.recipe.seed)
     normalize = teacher.normalize or dataset.normalize
     if teacher.checkpoint:
         path = project.checkpoint(teacher)
         load_weights(network, path)
         return TeacherNet(network, normalize, f"{path.name} sha256:{sha256_file(path)[:12]}")
-    return train_teacher(project.recipe, teacher, network, replace(dataset, normalize=normalize))
+    return train_teacher(project, teacher, network, replace(dataset, normalize=normalize), place)
 
 
-def train_teacher(recipe: Recipe, teacher: Teacher, network: nn.Module, dataset: Dataset) -> TeacherNet:
+def train_teacher(project: Project, teacher: Teacher, network: nn.Module, dataset: Dataset, place: str) -> TeacherNet:
     """Once: the cache is keyed by everything that decides its weights."""
     assert teacher.training
-    key = digest([plain(teacher), training_sections(recipe), stamp(recipe.data), recipe.seed, version("kdedge")])
+    recipe, files = project.recipe, project.checkpoints(teacher.teachers)
+    key = digest([plain(teacher), training_sections(recipe), files, stamp(recipe.data), recipe.seed, version("kdedge")])
     cache = RunDir(cache_folder() / "teachers" / f"{teacher.name.replace(':', '-')}-{key[:12]}")
     with cache.locked():
         if cache.fresh("train", key):
             console.say(f"teacher {teacher.name}: cached ({cache.path})")
             load_weights(network, cache / WEIGHTS)
-            return trained_teacher(network, dataset, "trained (cached)", cache)
+            return trained_teacher(network, dataset, f"{origin(teacher)} (cached)", cache)
+        whom = [
+            obtain_teacher(project, one, dataset, f"{place}.teachers.{n}") for n, one in enumerate(teacher.teachers)
+        ]
         console.say(f"teacher {teacher.name}: training it once ({cache.path})")
         job = Job(
             f"teacher {teacher.name}", network, dataset, recipe.data, (teacher.training,), recipe.run, recipe.seed,
-            cache.path, key, setting="teachers.0.training",
+            cache.path, key, tuple(FrozenTeacher(net.network, net.normalize) for net in whom),
+            setting=f"{place}.training",
         )  # fmt: skip
         train(job)
         cache.record("train", key, [WEIGHTS, LOG])
-        return trained_teacher(network, dataset, "trained", cache)
+        return trained_teacher(network, dataset, origin(teacher), cache)
+
+
+def origin(teacher: Teacher) -> str:
+    return "trained" + (f" by {' and '.join(each.name for each in teacher.teachers)}" if teacher.teachers else "")
 
 
 def trained_teacher(network: nn.Module, dataset: Dataset, source: str, cache: RunDir) -> TeacherNet:

@@ -1,5 +1,6 @@
 """A recipe together with the folder of its run, and the hash of what each command's result depends on."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -59,8 +60,13 @@ class Project:
     def student_key(self) -> str:
         """Of all that decides the student's weights."""
         recipe = self.recipe
-        teachers = [sha256_file(self.checkpoint(teacher)) for teacher in recipe.teachers if teacher.checkpoint]
-        return digest([weight_sections(recipe), stamp(recipe.data), teachers, version("kdedge")])
+        files = self.checkpoints(recipe.teachers)
+        return digest([weight_sections(recipe), stamp(recipe.data), files, version("kdedge")])
+
+    def checkpoints(self, teachers: Iterable[Teacher]) -> list[str]:
+        """Hashes of the files that teachers, and theirs, are read from."""
+        own = [(sha256_file(self.checkpoint(t)),) if t.checkpoint else self.checkpoints(t.teachers) for t in teachers]
+        return [file for files in own for file in files]
 
     def key(self, command: str) -> str:
         """Of all that decides what a command writes.
@@ -161,7 +167,7 @@ def plain(section: Any) -> Any:
 def weight_sections(recipe: Recipe) -> dict[str, Any]:
     """What of a recipe decides the student's weights."""
     whole = plain(recipe)
-    sections = {key: whole[key] for key in ("version", "task", "seed", "student", "teachers", "phases")}
+    sections = {key: whole[key] for key in ("version", "task", "seed", "student", "teachers", "peers", "phases")}
     return {**sections, **training_sections(recipe)}
 
 

@@ -11,6 +11,7 @@ from kdedge.report import exits
 def show_training(report: TrainingReport) -> None:
     networks = {
         "teacher": report.teacher,
+        **report.others(),
         "student, labels only": report.baseline,
         **{f"student, {name}": network for name, network in report.controls.items()},
         "student": report.student,

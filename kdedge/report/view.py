@@ -123,6 +123,7 @@ def notes(export: ExportReport | None, profiles: Sequence[ProfileReport]) -> lis
 def networks(training: TrainingReport) -> Iterator[tuple[str, TrainedModel]]:
     for role, network in (
         ("teacher", training.teacher),
+        *training.others().items(),
         ("student", training.student),
         ("labels alone", training.baseline),
         *training.controls.items(),

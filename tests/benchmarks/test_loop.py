@@ -55,8 +55,8 @@ def test_bare_and_kdedge_take_the_same_step(loop):
     job = contenders.make_job(loop.PAIRS[0], setting, part)
     job.data = Data(name="random")
     run = PhaseRun(make_fabric(job.run), job, 0, 0, None, None)
-    with run.objective, run.teacher_tap() as tap, progress_bar("", 1, shown=False) as bar:
-        run.run_epoch(0, tap, bar)
+    with run.objective, run.staff() as staff, progress_bar("", 1, shown=False) as bar:
+        run.run_epoch(0, staff, bar)
     bare = contenders.Bare(loop.PAIRS[0], setting)
     bare.step(run.normalize(part.images), part.labels)
     for ours, other in zip(job.student.parameters(), bare.student.parameters(), strict=True):

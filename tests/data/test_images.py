@@ -37,6 +37,7 @@ def assert_holds(dataset, train, test):
     together = np.concatenate([dataset.train.indices, dataset.validation.indices])
     assert sorted(together) == list(range(len(train[0])))
     assert dataset.test.indices.tolist() == list(range(len(test[0])))
+    assert dataset.image_shape == LAYOUTS[dataset.name].shape
 
 
 def test_digits_are_the_bundled_images_in_a_fixed_stratified_split():

@@ -1,5 +1,6 @@
 """What every registered method promises, whichever it is."""
 
+import copy
 import dataclasses
 import re
 import sys
@@ -9,31 +10,53 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from kdedge.core.recipe import MethodUse
 from kdedge.distill.base import METHODS, Network, Step, View
+from kdedge.distill.weights import check_terms
 from kdedge.models.features import FeatureTap
 from kdedge.models.zoo import build_model
 
-SHAPE, CLASSES, SAMPLES = (3, 16, 16), 10, 8
+SHAPE, CLASSES, SAMPLES, IMAGES = (3, 16, 16), 10, 8, 12
 CITATION = re.compile(r"arXiv:\d{4}\.\d{4,5}|doi:10\.\d{4,}/\S+|\b(CVPR|ICCV|ECCV|ICLR|ICML|NeurIPS|AAAI|TPAMI)\b")
 OWN_TESTS = Path(__file__).parent / "methods"
 
 each_method = pytest.mark.parametrize("name", METHODS.names())
 
+CHANGES = {
+    "batch": lambda tensor: torch.cat([tensor, tensor]),
+    "order": lambda tensor: tensor[torch.tensor([2, 7, 0, 5, 1, 6, 3, 4])],
+    "map": lambda tensor: tensor.repeat_interleave(2, 2).repeat_interleave(2, 3) if tensor.dim() == 4 else tensor,
+}
+"""What a loss is free of, unless the method's `depends_on` says why it cannot be, as a change to each tensor."""
+
+
+def dependencies(name):
+    return METHODS.get(name).depends_on
+
 
 class Scene:
     """A method between a real student and a real teacher, and one step whose teacher tensors ask for gradients."""
 
-    def __init__(self, name):
+    def __init__(self, name, options=None):
         torch.manual_seed(0)
+        kind = METHODS.get(name)
         self.student = build_model("resnet8", {}, CLASSES, SHAPE)
         self.student_keys = list(self.student.state_dict())
         self.teacher = build_model("resnet14", {}, CLASSES, SHAPE).eval()
-        networks = [Network(net.feature_points, CLASSES, SHAPE[1]) for net in (self.student, self.teacher)]
-        self.method = METHODS.get(name)(METHODS.get(name).Config(), *networks)
+        networks = [Network(net.feature_points, CLASSES, SHAPE[1], IMAGES) for net in (self.student, self.teacher)]
+        self.method = kind(kind.Config.model_validate(options or {}), *networks)
         images, labels = torch.randn(SAMPLES, *SHAPE), torch.arange(SAMPLES) % CLASSES
         student = observe(self.student, self.method.student_features, images)
         teacher = observe(self.teacher, self.method.teacher_features, images)
-        self.step = Step(labels, torch.arange(SAMPLES), student, teacher, epoch=0, progress=0.5)
+        peers = (observe(build_model("resnet8", {}, CLASSES, SHAPE), (), images),) if kind.needs_peers else ()
+        self.step = Step(labels, torch.arange(SAMPLES), student, teacher, epoch=0, progress=0.5, peers=peers)
+        settled = mapped(self.step, torch.Tensor.detach)
+        self.method.prepare([(settled.student, settled.teacher)])
+
+    def terms(self, **changes):
+        """Of the step or one that differs, from the same state each time: a method may draw, and keep what it saw."""
+        torch.manual_seed(1)
+        return copy.deepcopy(self.method)(dataclasses.replace(self.step, **changes))
 
 
 def observe(network, stages, images):
@@ -48,15 +71,20 @@ def scene(name):
 
 def mapped(step, change):
     """The step with a function applied to each of its tensors."""
-    views = {
-        role: View(change(view.logits), {stage: change(feature) for stage, feature in view.features.items()})
-        for role, view in (("student", step.student), ("teacher", step.teacher))
-    }
+
+    def view(seen):
+        return View(change(seen.logits), {stage: change(feature) for stage, feature in seen.features.items()})
+
+    views = {"student": view(step.student), "teacher": view(step.teacher), "peers": tuple(map(view, step.peers))}
     return dataclasses.replace(step, labels=change(step.labels), indices=change(step.indices), **views)
 
 
 def total(terms):
     return torch.stack(list(terms.values())).sum()
+
+
+def assert_same(terms, expected):
+    torch.testing.assert_close(terms, expected, rtol=0, atol=0)
 
 
 @each_method
@@ -115,18 +143,44 @@ def test_method_gradients_never_reach_the_teacher(name, scene):
     assert [key for key, p in scene.teacher.named_parameters() if p.grad is not None] == []
 
 
-@each_method
-def test_method_terms_do_not_depend_on_the_size_of_the_batch(name, scene):
-    twice = scene.method(mapped(scene.step, lambda tensor: torch.cat([tensor, tensor])))
-    torch.testing.assert_close(twice, scene.method(scene.step), rtol=1e-4, atol=1e-6)
+@pytest.mark.parametrize(
+    ("name", "what"), [(name, what) for name in METHODS.names() for what in CHANGES if what not in dependencies(name)]
+)
+def test_method_terms_do_not_depend_on_batch_order_and_map(scene, what):
+    changed = mapped(scene.step, CHANGES[what])
+    torch.testing.assert_close(scene.terms(**vars(changed)), scene.terms(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "what"), [(name, what) for name in METHODS.names() for what in dependencies(name)])
+def test_method_depends_on_what_it_says_for_a_reason(name, scene, what):
+    changed = mapped(scene.step, CHANGES[what])
+    assert len(dependencies(name)[what].split()) > 3
+    assert not torch.allclose(total(scene.terms(**vars(changed))), total(scene.terms()), rtol=1e-6, atol=0)
 
 
 @each_method
-def test_method_terms_do_not_depend_on_the_order_of_the_batch(name, scene):
-    order = torch.randperm(SAMPLES)
-    torch.testing.assert_close(
-        scene.method(mapped(scene.step, lambda t: t[order])), scene.method(scene.step), rtol=1e-4, atol=1e-6
-    )
+def test_method_has_the_same_terms_at_every_step(scene):
+    first, last = scene.terms(epoch=0, progress=0.0), scene.terms(epoch=9, progress=1.0)
+    assert first.keys() == last.keys()
+
+
+@each_method
+def test_method_goes_on_from_its_saved_state(name, scene):
+    other = Scene(name)
+    scene.method(scene.step)
+    other.method.load_state_dict(scene.method.state_dict())
+    assert_same(other.terms(epoch=1), scene.terms(epoch=1))
+
+
+@each_method
+def test_method_weights_and_presets_fit_its_options_and_terms(name, scene):
+    kind = METHODS.get(name)
+    check_terms(MethodUse(name=name, terms={pattern: {} for pattern in kind.terms}), scene.terms())
+    for preset in kind.presets.values():
+        check_terms(
+            MethodUse(name=name, terms={term: {"weight": weight} for term, weight in preset.terms.items()}),
+            Scene(name, preset.options).terms(),
+        )
 
 
 @each_method
@@ -159,7 +213,7 @@ def test_method_is_finite_for_extreme_logits(name, scene, dtype):
 @pytest.mark.parametrize("name", [name for name in METHODS.names() if not METHODS.get(name).needs_teacher])
 def test_method_that_needs_no_teacher_runs_without_one(name, scene):
     method = METHODS.get(name)
-    alone = method(method.Config(), Network(scene.student.feature_points, CLASSES, SHAPE[1]), None)
+    alone = method(method.Config(), Network(scene.student.feature_points, CLASSES, SHAPE[1], IMAGES), None)
     assert total(alone(dataclasses.replace(scene.step, teacher=None))).isfinite()
 
 

@@ -44,7 +44,7 @@ def objective(small: Callable[[], nn.Module], **phase: object) -> Objective:
 
 def run(objective: Objective, progress: float = 0.0) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     with objective:
-        return objective(torch.randn(8, *SHAPE), torch.arange(8) % 4, torch.arange(8), None, 0, progress)
+        return objective(torch.randn(8, *SHAPE), torch.arange(8) % 4, torch.arange(8), [], 0, progress)
 
 
 def test_objective_is_the_weighed_sum_of_its_terms(small: Callable[[], nn.Module]) -> None:
@@ -111,7 +111,7 @@ def test_objective_smooths_labels(small: Callable[[], nn.Module]) -> None:
 
 def test_build_methods_reads_their_options(small: Callable[[], nn.Module]) -> None:
     _, known = network(small)
-    built = build_methods([MethodUse(name="logits", options={"temperature": 2})], known, known)
+    built = build_methods([MethodUse(name="logits", options={"temperature": 2})], known, [known])
     assert built["logits"].config.temperature == 2
 
 
@@ -125,7 +125,7 @@ def test_build_methods_reads_their_options(small: Callable[[], nn.Module]) -> No
 def test_build_methods_says_what_is_wrong(use: MethodUse, message: str, small: Callable[[], nn.Module]) -> None:
     _, known = network(small)
     with pytest.raises(ModelError, match=message):
-        build_methods([use], known, None)
+        build_methods([use], known, [])
 
 
 def test_methods_are_found_in_their_package() -> None:

@@ -38,10 +38,10 @@ def open_phase(job: Job, index: int = 0) -> PhaseRun:
 
 def take_steps(phase: PhaseRun, count: int) -> None:
     meter = TermMeter()
-    with phase.objective, phase.teacher_tap() as tap:
+    with phase.objective, phase.staff() as staff:
         phase.module.train()
         for batch, _ in zip(phase.loader.epoch(0), range(count), strict=False):
-            phase.step(batch, tap, 0, 0.0, meter)
+            phase.step(batch, staff, 0, 0.0, meter)
 
 
 def test_training_learns_and_leaves_weights_and_a_log(make_job: MakeJob, dataset: Dataset) -> None:
@@ -118,10 +118,10 @@ def test_moving_average_is_that_of_the_weights_after_each_step(make_job: MakeJob
     phase = open_phase(job)
     seen = []
     batches = phase.loader.epoch(0)
-    with phase.objective, phase.teacher_tap() as tap:
+    with phase.objective, phase.staff() as staff:
         phase.module.train()
         for _ in range(3):
-            phase.step(next(batches), tap, 0, 0.0, TermMeter())
+            phase.step(next(batches), staff, 0, 0.0, TermMeter())
             seen.append(weights(job.student))
     assert phase.average is not None
     for key, value in phase.average.module.get_submodule("student").state_dict().items():
@@ -134,7 +134,7 @@ def test_moving_average_is_what_counts_and_is_handed_to_the_next_phase(make_job:
     one = make_job({"epochs": 2, "ema": 0.9}, folder=make_job({"epochs": 1}).folder.parent / "one")
     train(one)
     last = one.checkpoints / "epoch-0002"
-    average, raw = load_file(last / "average.safetensors"), load_file(last / "student.safetensors")
+    average, raw = load_file(last / "average_student.safetensors"), load_file(last / "student.safetensors")
     assert not torch.equal(average["linear.weight"], raw["linear.weight"])
     assert torch.equal(one.student.state_dict()["linear.weight"], average["linear.weight"])
 
@@ -189,7 +189,7 @@ def test_every_phase_has_its_own_learning_rate_and_terms(make_job: MakeJob, teac
     job = make_job(
         {"epochs": 1, "optimizer": {"lr": 0.1, **constant}, "methods": [{"name": "logits"}]},
         {"epochs": 1, "optimizer": {"lr": 0.01, **constant}},
-        teacher=teacher,
+        teachers=(teacher,),
     )
     train(job)
     first, second = rows(job)
@@ -201,7 +201,7 @@ def test_every_phase_has_its_own_learning_rate_and_terms(make_job: MakeJob, teac
 def test_teacher_is_not_changed_by_training(make_job: MakeJob, dataset: Dataset, teacher: FrozenTeacher) -> None:
     before = weights(teacher.model)
     methods = [{"name": "logits"}, {"name": "attention", "options": {"stages": [["stage2", "stage2"]]}}]
-    job = make_job({"epochs": 2, "methods": methods}, teacher=teacher)
+    job = make_job({"epochs": 2, "methods": methods}, teachers=(teacher,))
     train(job)
     assert weights(teacher.model).keys() == before.keys()
     assert all(torch.equal(value, before[key]) for key, value in teacher.model.state_dict().items())
@@ -216,7 +216,7 @@ def test_teacher_is_asked_only_where_a_method_listens(
 ) -> None:
     calls: list[int] = []
     teacher.register_forward_hook(lambda *_: calls.append(1))
-    train(make_job({"epochs": 1, "methods": [{"name": name} for name in methods]}, teacher=teacher))
+    train(make_job({"epochs": 1, "methods": [{"name": name} for name in methods]}, teachers=(teacher,)))
     assert bool(calls) == asked
 
 
@@ -251,7 +251,7 @@ def test_teacher_sees_the_batch_in_its_own_normalization(
 ) -> None:
     network = build_model("resnet8", {}, 4, dataset.image_shape)
     own = Normalize(mean=(0.1,), std=(0.5,))
-    train(make_job({"epochs": 1, "methods": [{"name": "asked"}]}, teacher=FrozenTeacher(network, own)))
+    train(make_job({"epochs": 1, "methods": [{"name": "asked"}]}, teachers=(FrozenTeacher(network, own),)))
     indices, answers = asked[0]
     images = (dataset.train.images[indices].float() / 255 - 0.1) / 0.5
     torch.testing.assert_close(answers, network.eval()(images), rtol=1e-4, atol=1e-5)
@@ -266,7 +266,7 @@ def test_training_works_in_other_forms_of_numbers_and_memory(
     job = make_job(
         {"epochs": 2, "ema": 0.5, "methods": methods},
         run=run,
-        teacher=teacher,
+        teachers=(teacher,),
         student=build_model("resnet8", {"conv": "depthwise"}, 4, dataset.image_shape),
     )
     result = train(job)

@@ -275,7 +275,7 @@ def test_collect_names_every_number_and_prefers_the_engine():
         labels=["a"],
         methods=[],
         student=trained(0.9, 100),
-        teacher=trained(0.95, 1000),
+        teachers=[trained(0.95, 1000)],
         baseline=trained(0.88, 100),
     )
     file = ExportedFile(path="m", bytes=2048, sha256="0" * 64)

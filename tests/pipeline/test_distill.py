@@ -82,7 +82,7 @@ def test_student_starts_from_what_it_can_keep_of_its_teacher(tmp_path: Path) -> 
     recipe = load_recipe(str(write_recipe(tmp_path, "keep", KEEP))).recipe
     dataset = build_data(recipe.data, recipe.seed)
     teacher = FrozenTeacher(build(recipe.teachers[0], dataset, seed=7), dataset.normalize)
-    kept, fresh = start_student(recipe, dataset, teacher), build(recipe.student, dataset, recipe.seed)
+    kept, fresh = start_student(recipe, dataset, [teacher]), build(recipe.student, dataset, recipe.seed)
     stem = teacher.model.get_parameter("conv1.weight")
     assert torch.equal(kept.get_parameter("conv1.weight"), stem)
     assert not torch.equal(fresh.get_parameter("conv1.weight"), stem)

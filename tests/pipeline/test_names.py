@@ -1,5 +1,6 @@
 """Names and options that do not exist, each with the line it stands on."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from mini import RECIPE, write_recipe
 
 from kdedge.core.errors import RecipeError
 from kdedge.core.load import load_recipe
-from kdedge.data.build import build_data
+from kdedge.pipeline.distill import run as run_distill
 from kdedge.pipeline.names import check_names, check_networks
 from kdedge.pipeline.project import Project, open_project
 
@@ -25,7 +26,7 @@ def checked(folder: Path, old: str, new: str) -> str:
 
 def check_everything(project: Project) -> None:
     check_names(project)
-    check_networks(project, build_data(project.recipe.data, 0))
+    check_networks(project)
 
 
 def line_of(text: str) -> int:
@@ -82,8 +83,59 @@ def test_method_that_needs_a_teacher_is_told_before_training(tmp_path: Path) -> 
     start = RECIPE.index("teachers:")
     end = RECIPE.index("phases:")
     said = checked(tmp_path, RECIPE[start:end], "")
-    assert "phases.0.methods.0.name: logits needs a teacher, and the recipe has none" in said
+    assert "phases.0.methods.0.name: method 'logits' needs a teacher: the recipe has none" in said
     assert "self_distill" not in said
+
+
+def test_method_that_needs_peers_is_told_before_training(tmp_path: Path) -> None:
+    said = checked(tmp_path, LOGITS, "{name: dml}")
+    assert "phases.0.methods.0.name: dml needs peers, and the recipe has none" in said
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("{name: logits, terms: {kl: {weight: 2}}}", "phases.0: method 'logits' has no term 'kl'"),
+        ("{name: attention, options: {stages: [stage9]}}", "phases.0: attention: the student has no stage 'stage9'"),
+    ],
+)
+def test_phase_that_cannot_train_is_told_before_any_image_is_read(
+    tmp_path: Path, method: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object) -> None:
+        raise AssertionError("images were read")
+
+    monkeypatch.setattr("kdedge.pipeline.distill.build_data", read)
+    path = write_recipe(tmp_path, text=RECIPE.replace(LOGITS, method))
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        run_distill(open_project(load_recipe(str(path)), tmp_path / "runs"))
+
+
+def test_part_of_the_student_that_cannot_be_frozen_is_told_before_training(tmp_path: Path) -> None:
+    said = checked(tmp_path, "  - epochs: 5\n", "  - epochs: 5\n    freeze: [layer9.*]\n")
+    assert "phases.0: freeze: no module of the student fits 'layer9.*'" in said
+
+
+SEVERAL = "teachers: [{name: resnet8, training: {epochs: 1}}, {name: resnet14, training: {epochs: 1}}]\n"
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (
+            "{name: logits}",
+            "method 'logits' must say which of the 2 teachers it learns from; teacher: 0, or teacher: mean",
+        ),
+        ("{name: attention, teacher: mean}", "method 'attention' cannot learn from the mean"),
+    ],
+)
+def test_method_with_several_teachers_must_choose_what_it_can_learn_from(
+    tmp_path: Path, method: str, message: str
+) -> None:
+    start, end = RECIPE.index("teachers:"), RECIPE.index("phases:")
+    text = (RECIPE[:start] + SEVERAL + RECIPE[end:]).replace(LOGITS, method)
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        check_everything(open_project(load_recipe(str(write_recipe(tmp_path, text=text))), tmp_path / "runs"))
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:

@@ -84,6 +84,30 @@ def test_teacher_in_the_cache_that_was_altered_is_made_whole_again(tmp_path: Pat
     assert weights.read_bytes() == content
 
 
+CHAIN = (
+    "teachers=[{name: resnet8, training: {epochs: 1, methods: [{name: logits}]},"
+    " teachers: [{name: resnet14, training: {epochs: 1}}]}]"
+)
+
+
+def test_teacher_assistant_learns_from_its_own_teacher_once(tmp_path: Path, own_cache: Path) -> None:
+    one, dataset = project(tmp_path, CHAIN)
+    first = obtain_teacher(one, one.recipe.teachers[0], dataset)
+    assert first.source == "trained by resnet14"
+    names = sorted(path.name.partition("-")[0] for path in (own_cache / "teachers").iterdir())
+    assert names == ["resnet14", "resnet8"]
+    assert first.folder is not None
+    assert "logits/kd" in (first.folder / "log.csv").read_text().partition("\n")[0]
+    again = obtain_teacher(one, one.recipe.teachers[0], dataset)
+    assert again.source == "trained by resnet14 (cached)"
+
+
+def test_teacher_assistant_of_another_teacher_is_another_one(tmp_path: Path) -> None:
+    one, _ = project(tmp_path, CHAIN)
+    other, _ = project(tmp_path, CHAIN.replace("resnet14", "resnet20"))
+    assert one.student_key() != other.student_key()
+
+
 CHECKPOINT = "teachers=[{name: resnet8, checkpoint: t.pt}]"
 
 

@@ -68,7 +68,7 @@ def training() -> TrainingReport:
             extra_params=12_000,
             source="trained",
         ),
-        teacher=network("resnet56", 855_770, 0.9338, source="cifar10_resnet56.safetensors"),
+        teachers=[network("resnet56", 855_770, 0.9338, source="cifar10_resnet56.safetensors")],
         baseline=network(
             "resnet20", 58_000, 0.8874, options={"convolution": "depthwise"}, epochs=40, seconds=604.0, source="trained"
         ),

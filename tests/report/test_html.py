@@ -130,7 +130,7 @@ def test_what_is_missing_is_said(run, missing, sentence):
 
 
 def test_student_alone_needs_neither_teacher_nor_baseline(run):
-    training = run().training.model_copy(update={"teacher": None, "baseline": None})
+    training = run().training.model_copy(update={"teachers": [], "baseline": None})
     page = Page(render(run(training=training, profiles=[], curves={"student": run().curves["student"]})))
     assert "against the teacher" not in page.text
     assert "Parameters 58k 8.7M MACs an image" in page.text

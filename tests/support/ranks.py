@@ -21,8 +21,8 @@ def train_an_epoch(fabric: Fabric, job: Job, notes: Path) -> None:
     torch.set_num_threads(1)
     phase = PhaseRun(fabric, job, 0, 0, None, None)
     seen = [index for batch in phase.loader.epoch(0) for index in batch.indices.tolist()]
-    with phase.objective, phase.teacher_tap() as tap, progress_bar("", 1, shown=False) as bar:
-        row = phase.run_epoch(0, tap, bar)
+    with phase.objective, phase.staff() as staff, progress_bar("", 1, shown=False) as bar:
+        row = phase.run_epoch(0, staff, bar)
     parameters = torch.cat([p.detach().flatten() for p in phase.objective.parameters()])
     digest = hashlib.sha256(parameters.numpy().tobytes()).hexdigest()
     torch.save({"seen": seen, "row": row, "weights": digest}, notes / f"{fabric.global_rank}.pt")

@@ -8,40 +8,26 @@ does not depend on the size of the map.  Their 1000 then is 1000 / (H*W): 1.0 at
 A weight of about 1 suits every size.  A map of one place is constant once normalized, so such stages teach nothing.
 """
 
-import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch.nn.functional as F
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 
-from kdedge.core.errors import ModelError, nearest
-from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Step
-from kdedge.models.features import match_stages
+from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step
+from kdedge.distill.maps import same_size
+from kdedge.distill.stages import Stages, pair_stages
 
-Pair = tuple[str, str]
 Form = Literal["squared", "paper"]
 
 
 class AttentionConfig(MethodConfig):
-    stages: Literal["auto"] | tuple[str | Pair, ...] = Field("auto", min_length=1)
-    """Stages to match: a name both networks have, or a pair [student's, teacher's]; auto pairs them by resolution."""
+    stages: Stages = "auto"
+    """Stages to match: auto (each shared resolution), middle, last, shared names, or pairs [student's, teacher's]."""
     p: int = Field(2, ge=1, le=4)
     """Power of |activation| that is averaged over the channels."""
     form: Form = "squared"
     """Squared L2 norm of the difference of the maps, or the paper's plain L2 norm."""
-
-    @field_validator("stages")
-    @classmethod
-    def _each_once(cls, stages: Literal["auto"] | tuple[str | Pair, ...]) -> Literal["auto"] | tuple[str | Pair, ...]:
-        names = [] if stages == "auto" else [student for student, _ in map(as_pair, stages)]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"student stage listed twice: {', '.join(twice)}")
-        return stages
-
-
-def as_pair(stage: str | Pair) -> Pair:
-    return (stage, stage) if isinstance(stage, str) else stage
 
 
 def attention_map(feature: Tensor, p: int) -> Tensor:
@@ -51,64 +37,26 @@ def attention_map(feature: Tensor, p: int) -> Tensor:
 
 def attention_loss(student: Tensor, teacher: Tensor, p: int, form: Form) -> Tensor:
     """Scalar, from (N, C, H, W) features of any widths; the larger map is averaged down to the smaller one's size."""
-    maps = [attention_map(feature, p) for feature in (student, teacher)]
-    size = min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3])
-    left, right = (F.normalize(F.adaptive_avg_pool2d(each, size).flatten(1), dim=1) for each in maps)
+    maps = same_size(attention_map(student, p), attention_map(teacher, p))
+    left, right = (F.normalize(each.flatten(1), dim=1) for each in maps)
     gap = left - right  # (N, H*W)
     return gap.norm(dim=1).mean() if form == "paper" else gap.square().sum(dim=1).mean()
-
-
-def named_pairs(stages: tuple[str | Pair, ...], student: Network, teacher: Network) -> list[Pair]:
-    """The pairs asked for.
-
-    Raises:
-        ModelError: a network has no such stage, or it is a single place.
-    """
-    pairs = [as_pair(stage) for stage in stages]
-    for whose, network, names in zip(("student", "teacher"), (student, teacher), zip(*pairs, strict=True), strict=True):
-        for name in names:
-            if name not in network.features:
-                raise ModelError(f"attention: the {whose} has no stage {name!r}", nearest(name, network.features))
-            if side(network, name) < 2:
-                raise one_place(whose, name)
-    return pairs
-
-
-def matched_pairs(student: Network, teacher: Network) -> list[Pair]:
-    """Every stage the two networks share by resolution, but for maps of one place.
-
-    Raises:
-        ModelError: there is none.
-    """
-    shared = match_stages(student.features, teacher.features)
-    pairs = [(s, t) for s, t in shared if min(side(student, s), side(teacher, t)) > 1]
-    if not pairs:
-        raise one_place("student", shared[0][0])
-    return pairs
-
-
-def one_place(whose: str, stage: str) -> ModelError:
-    return ModelError(
-        f"attention: {stage!r} of the {whose} is a map of one place",
-        "once normalized it is the same for every image",
-        "name an earlier stage, or use larger images",
-    )
-
-
-def side(network: Network, stage: str) -> int:
-    """Side of the stage's map."""
-    return math.ceil(network.image_size / network.features[stage].stride)
 
 
 @METHODS.register("attention")
 class Attention(Method):
     Config = AttentionConfig
+    presets: ClassVar = {
+        "paper": Preset(
+            "CIFAR, maps of 32, 16 and 8 (authors' code)",
+            terms={"stage1": 1000 / 32**2, "stage2": 1000 / 16**2, "stage3": 1000 / 8**2},
+        )
+    }
 
     def __init__(self, config: AttentionConfig, student: Network, teacher: Network | None) -> None:
         super().__init__(config, student, teacher)
         assert teacher is not None
-        stages = config.stages
-        self.pairs = matched_pairs(student, teacher) if stages == "auto" else named_pairs(stages, student, teacher)
+        self.pairs = pair_stages("attention", config.stages, student, teacher, places=True)
         self.student_features, self.teacher_features = zip(*self.pairs, strict=True)
         self.config = config
 

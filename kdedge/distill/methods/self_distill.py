@@ -20,7 +20,8 @@ reconstruction, and ECA, the exits' shape and every number are choices made here
 """
 
 import math
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -64,6 +65,7 @@ def embedding_loss(embedding: Tensor, deepest: Tensor) -> Tensor:
 class SelfDistill(Method):
     Config = SelfDistillConfig
     needs_teacher = False
+    depends_on: ClassVar[Mapping[str, str]] = {"map": "the exits have strided convolutions"}
 
     def __init__(self, config: SelfDistillConfig, student: Network, teacher: Network | None) -> None:
         super().__init__(config, student, teacher)
@@ -92,7 +94,7 @@ class SelfDistill(Method):
         c = self.config
         alpha = c.alpha * schedule_factor(c.alpha_schedule, step.progress)
         feature_weight = c.feature_weight * schedule_factor(c.feature_schedule, step.progress)
-        answers = {stage: head(step.student.features[stage]) for stage, head in self.heads.items()}
+        answers = {stage: answer(head, step.student.features[stage]) for stage, head in self.heads.items()}
         deepest = step.student.features[self.last].detach().float().mean(dim=(2, 3))
         target = self.target(step.student.logits, [logits for _, logits in answers.values()])
         terms = {}
@@ -118,6 +120,18 @@ class SelfDistill(Method):
         """Logits (N, classes) of each exit whose feature there is, by stage."""
         features = student.features
         return {stage: head(features[stage])[1] for stage, head in self.heads.items() if stage in features}
+
+
+def answer(head: nn.Module, feature: Tensor) -> tuple[Tensor, Tensor]:
+    """Embedding and logits of an exit while it trains.
+
+    In float32 on a CPU whatever the rest is trained in: its depthwise convolutions take twice as long in bfloat16.
+    """
+    if feature.device.type == "cpu":
+        feature = feature.float()
+    with torch.autocast("cpu", enabled=False):
+        found: tuple[Tensor, Tensor] = head(feature)
+    return found
 
 
 def exit_head(point: FeaturePoint, deepest: FeaturePoint, classes: int, attention: Attention) -> ExitHead:

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from gradient import assert_gradient
 from pydantic import ValidationError
 
 from kdedge.core.errors import ModelError
@@ -65,6 +66,29 @@ def test_attention_loss_is_the_released_code_times_the_number_of_places():
     maps = [F.normalize(x.pow(2).mean(1).view(x.size(0), -1)) for x in (student, teacher)]
     released = (maps[0] - maps[1]).pow(2).mean()
     torch.testing.assert_close(attention_loss(student, teacher, 2, "squared"), released * 64)
+
+
+def test_attention_paper_preset_is_the_released_loss_at_its_map_sizes():
+    weights = Attention.presets["paper"].terms
+    for stage, size in {"stage1": 32, "stage2": 16, "stage3": 8}.items():
+        student, teacher = feature(3, 4, size, size, seed=1), feature(3, 6, size, size, seed=2)
+        maps = [F.normalize(x.pow(2).mean(1).view(x.size(0), -1)) for x in (student, teacher)]
+        published = 1000 * (maps[0] - maps[1]).pow(2).mean()
+        torch.testing.assert_close(weights[stage] * attention_loss(student, teacher, 2, "squared"), published)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("p", [1, 2])
+def test_attention_loss_gradient(form, p):
+    student, teacher = feature(2, 3, 4, 4, seed=1), feature(2, 5, 2, 2, seed=2)
+    assert_gradient(lambda *maps: attention_loss(*maps, p, form), student, teacher)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_attention_loss_does_not_depend_on_the_size_of_the_batch(form):
+    student, teacher = feature(2, 3, 4, 4, seed=1), feature(2, 5, 4, 4, seed=2)
+    twice = attention_loss(torch.cat([student, student]), torch.cat([teacher, teacher]), 2, form)
+    torch.testing.assert_close(twice, attention_loss(student, teacher, 2, form))
 
 
 @pytest.mark.parametrize("form", FORMS)

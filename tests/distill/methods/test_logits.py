@@ -5,22 +5,16 @@ import pytest
 import scipy.special
 import scipy.stats
 import torch
+import torch.nn.functional as F
+from gradient import assert_gradient
 from pydantic import ValidationError
+from steps import logit_step, preset_total, random_logits
 
 from kdedge.core.errors import ModelError
-from kdedge.distill.base import Network, Step, View
-from kdedge.distill.methods.logits import Logits, LogitsConfig, kd_loss, standardized
+from kdedge.distill.base import METHODS, Network
+from kdedge.distill.methods.logits import Logits, LogitsConfig, kd_loss, other_classes, standardized
 
 KL = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)  # KL((3/4, 1/4) || (1/2, 1/2))
-
-
-def random_logits(samples=6, classes=10, scale=3.0, seed=0):
-    return scale * torch.randn(samples, classes, generator=torch.Generator().manual_seed(seed))
-
-
-def step(student, teacher):
-    count = torch.arange(len(student))
-    return Step(torch.zeros_like(count), count, View(student), View(teacher), epoch=0, progress=0.0)
 
 
 def logits_method(classes=10, teacher_classes=10, **options):
@@ -58,6 +52,12 @@ def test_kd_loss_gradient_is_temperature_times_the_gap_of_probabilities():
     torch.testing.assert_close(student.grad, expected.detach(), rtol=1e-4, atol=1e-6)
 
 
+def test_kd_loss_gradient_is_that_of_its_finite_differences():
+    teacher = random_logits(seed=2)
+    assert_gradient(lambda student: kd_loss(student, teacher, 4.0), random_logits(seed=1))
+    assert_gradient(lambda student: kd_loss(standardized(student), teacher, 2.0), random_logits(seed=1))
+
+
 def test_kd_loss_computes_half_precision_logits_in_float32():
     student, teacher = random_logits(seed=1).half(), random_logits(seed=2).half()
     loss = kd_loss(student, teacher, 4.0)
@@ -90,20 +90,41 @@ def test_standardized_constant_row_is_zero_with_a_finite_gradient():
     assert logits.grad.isfinite().all()
 
 
-def test_standardize_ignores_shift_and_scale_of_either_network():
+def test_other_classes_are_all_but_the_label():
+    logits = torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
+    assert other_classes(logits, torch.tensor([0, 1, 2])).tolist() == [[2.0, 3.0], [3.0, 1.0], [1.0, 2.0]]
+
+
+@pytest.mark.parametrize("name", ["logits", "dkd", "nkd", "dist"])
+def test_standardize_ignores_shift_and_scale_of_either_network(name):
+    kind, ten = METHODS.get(name), Network({}, 10, 8)
     student, teacher = random_logits(seed=1), random_logits(seed=2)
-    moved = step(5 * student - 3, 0.1 * teacher + 8)
-    terms = [
-        logits_method(temperature=2, standardize=True).loss(s)["logits/kd"] for s in (step(student, teacher), moved)
-    ]
-    torch.testing.assert_close(*terms, rtol=1e-4, atol=1e-6)
-    plain = [logits_method(temperature=2).loss(s)["logits/kd"].item() for s in (step(student, teacher), moved)]
-    assert abs(plain[0] - plain[1]) > 0.1
+    steps = [logit_step(student, teacher), logit_step(5 * student - 3, 0.1 * teacher + 8)]
+    asked, plain = (kind(kind.Config(temperature=2, standardize=on), ten, ten) for on in (True, False))
+    torch.testing.assert_close(asked(steps[0]), asked(steps[1]), rtol=1e-4, atol=1e-6)
+    for term, value in plain(steps[0]).items():
+        assert abs(value - plain(steps[1])[term]) > 0.05
+
+
+@pytest.mark.parametrize(
+    ("preset", "temperature", "weight", "labels", "scale"),
+    [("cifar", 4, 0.9, 0.1, False), ("imagenet", 1, 0.5, 0.5, False), ("standardized", 2, 9, 0.1, True)],
+)
+def test_logits_preset_is_the_published_loss(preset, temperature, weight, labels, scale):
+    student, teacher, ten = random_logits(seed=1), random_logits(seed=2), Network({}, 10, 8)
+    z_student, z_teacher = (
+        (z - z.mean(1, keepdim=True)) / z.std(1, keepdim=True) if scale else z for z in (student, teacher)
+    )
+    p, q = F.softmax(z_teacher / temperature, 1), F.softmax(z_student / temperature, 1)
+    published = weight * (p * (p / q).log()).sum(1).mean() * temperature**2
+    ours = preset_total("logits", preset, logit_step(student, teacher), ten, ten)
+    torch.testing.assert_close(ours, published, rtol=1e-4, atol=0)
+    assert Logits.presets[preset].cross_entropy == labels
 
 
 def test_logits_uses_its_temperature():
     student, teacher = torch.zeros(1, 2), torch.tensor([[2 * math.log(3), 0.0]])
-    loss = logits_method(classes=2, teacher_classes=2, temperature=2).loss(step(student, teacher))["logits/kd"]
+    loss = logits_method(classes=2, teacher_classes=2, temperature=2).loss(logit_step(student, teacher))["logits/kd"]
     assert loss.item() == pytest.approx(4 * KL, rel=1e-6)
 
 

@@ -1,0 +1,38 @@
+"""The losses of a phase on a few images of noise: do its methods suit its networks?"""
+
+import tempfile
+from pathlib import Path
+
+from kdedge.core.recipe import Recipe
+from kdedge.data.build import Dataset
+from kdedge.distill.job import Job, make_fabric
+from kdedge.distill.trainer import PhaseRun
+from kdedge.pipeline.networks import build, build_peers, untrained_teacher
+from kdedge.pipeline.places import Lesson
+
+TRIAL_IMAGES = 4
+
+
+def try_lesson(recipe: Recipe, lesson: Lesson, dataset: Dataset) -> None:
+    """Raises KdedgeError when the phase cannot train."""
+    phase = lesson.phase.model_copy(update={"batch": TRIAL_IMAGES})
+    run = recipe.run.model_copy(update={"devices": 1, "compile": False})
+    teachers = tuple(untrained_teacher(teacher, dataset, recipe.seed) for teacher in lesson.teachers)
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(
+            "trial",
+            build(lesson.student, dataset, recipe.seed),
+            dataset,
+            recipe.data,
+            (phase,),
+            run,
+            recipe.seed,
+            Path(folder),
+            "",
+            teachers,
+            build_peers(lesson.peers, dataset, recipe.seed),
+        )
+        trial = PhaseRun(make_fabric(run), job, 0, 0, None, None)
+        with trial.objective, trial.staff() as staff:
+            trial.module.train()
+            trial.forward_backward(next(iter(trial.loader.epoch(0))), staff, 0, 0.0)
