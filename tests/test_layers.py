@@ -19,7 +19,8 @@ BELOW = {
     "gate": {"core"},
     "report": {"core"},
     "pipeline": {"distill", "export", "profile", "gate", "report", "models", "data", "engine", "core"},
-    "cli": {"pipeline", "distill", "export", "profile", "gate", "report", "models", "data", "engine", "core"},
+    "bench": {"pipeline", "distill", "export", "profile", "gate", "report", "models", "data", "engine", "core"},
+    "cli": {"bench", "pipeline", "distill", "export", "profile", "gate", "report", "models", "data", "engine", "core"},
 }
 TRAINING = {"torch", "torchvision", "lightning", "lightning_fabric", "torchmetrics", "timm", "safetensors"}
 WITHOUT = {  # third-party packages that a layer never imports, not even inside a function

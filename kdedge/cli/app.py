@@ -24,10 +24,17 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Results only, no pro
 AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout; everything else on stderr.")]
 
 
-def output(quiet: bool, as_json: bool) -> None:
+AllowCode = Annotated[bool, typer.Option("--allow-code", help="Run the Python files that models are named by.")]
+
+
+def output(quiet: bool, as_json: bool, allow_code: bool = False) -> None:
     from kdedge.core.console import OUT
 
     OUT.configure(quiet, as_json)
+    if allow_code:
+        from kdedge.models import code
+
+        code.allow_code()
 
 
 Classes = Annotated[int, typer.Option(min=2, help="Classes of the last layer.")]

@@ -5,23 +5,35 @@ from typing import Annotated
 
 import typer
 
-from kdedge.cli.app import AsJson, Overrides, Quiet, RecipeName, RunFolder, app, output
+from kdedge.cli.app import AllowCode, AsJson, Overrides, Quiet, RecipeName, RunFolder, app, output
 from kdedge.core.errors import KdedgeError, MissingTool, require
 
 
 @app.command()
-def run(recipe: RecipeName, changes: Overrides = None, quiet: Quiet = False, as_json: AsJson = False) -> None:
+def run(
+    recipe: RecipeName,
+    changes: Overrides = None,
+    allow_code: AllowCode = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
     """Everything, from the recipe to the report; what is done already is skipped."""
-    output(quiet, as_json)
+    output(quiet, as_json, allow_code)
     from kdedge.pipeline.whole import run_recipe
 
     raise typer.Exit(run_recipe(recipe, changes or []))
 
 
 @app.command()
-def distill(recipe: RecipeName, changes: Overrides = None, quiet: Quiet = False, as_json: AsJson = False) -> None:
+def distill(
+    recipe: RecipeName,
+    changes: Overrides = None,
+    allow_code: AllowCode = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
     """Train the teacher if it is needed, the student, and the student alone."""
-    output(quiet, as_json)
+    output(quiet, as_json, allow_code)
     from kdedge.core.load import load_recipe
     from kdedge.pipeline.chain import perform_one
     from kdedge.pipeline.project import open_project
@@ -47,11 +59,12 @@ def export(
             "--exit", metavar="K/N|all", help="Only what leads to early exit K of N; all: every exit, and a cascade."
         ),
     ] = None,
+    allow_code: AllowCode = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """ONNX in every precision, compared hop by hop, and the engines."""
-    output(quiet, as_json)
+    output(quiet, as_json, allow_code)
     chosen = [f"--{name}" for name, given in (("trt", trt), ("ort", ort), ("preset", preset)) if given]
     if len(chosen) > 1:
         raise KdedgeError(" and ".join(chosen), "each chooses the export section", f"kdedge export {chosen[0]}")
@@ -148,11 +161,12 @@ def exits(
     threshold: Annotated[
         float | None, typer.Option(metavar="T", help="Take this threshold, 0 to 1, instead of choosing one.")
     ] = None,
+    allow_code: AllowCode = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Early exits: accuracy against mean cost, the threshold for a wanted accuracy, and what it gives."""
-    output(quiet, as_json)
+    output(quiet, as_json, allow_code)
     from kdedge.pipeline.exits import Asked, find_threshold
     from kdedge.pipeline.project import reopen
 
@@ -164,11 +178,12 @@ def check(
     recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")] = "",
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of recipes, for editors.")] = False,
     changes: Overrides = None,
+    allow_code: AllowCode = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Try a recipe without training: data, teacher's accuracy, shapes, cost, memory, time per epoch."""
-    output(quiet, as_json)
+    output(quiet, as_json, allow_code)
     if schema:
         from kdedge.pipeline.listing import show_schema
 

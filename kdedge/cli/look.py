@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kdedge.cli.app import AsJson, Classes, Quiet, Side, app, output
+from kdedge.cli.app import AllowCode, AsJson, Classes, Quiet, Side, app, output
 from kdedge.core.errors import KdedgeError, require
 
 
@@ -46,10 +46,11 @@ def models(
     groups: Annotated[int | None, typer.Option(min=2, help="Groups of grouped convolutions; 4 if not given.")] = None,
     classes: Classes = 100,
     size: Side = 32,
+    allow_code: AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Networks by name, with parameters and MACs; or one, layer by layer, before and after lightening."""
-    output(False, as_json)
+    output(False, as_json, allow_code)
     require("torch", "train", "kdedge models")
     from kdedge.pipeline.listing import show_lightened, show_models
 
@@ -64,9 +65,15 @@ def models(
 
 
 @app.command()
-def layers(model: str, classes: Classes = 100, size: Side = 32, as_json: AsJson = False) -> None:
+def layers(
+    model: str,
+    classes: Classes = 100,
+    size: Side = 32,
+    allow_code: AllowCode = False,
+    as_json: AsJson = False,
+) -> None:
     """A network's modules, their outputs and cost, and where it may be tapped."""
-    output(False, as_json)
+    output(False, as_json, allow_code)
     require("torch", "train", "kdedge layers")
     from kdedge.pipeline.listing import show_layers
 

@@ -32,6 +32,9 @@ class Augment(Section):
     """Mirror half of the images."""
     crop_scale: tuple[Fraction, Fraction] = (0.08, 1.0)
     """Area range of the random resized crop (folders of large images)."""
+    views: int | None = Field(None, ge=1)
+    """Show each image in this many ways, in turn and the same in every run, so that what frozen teachers make of them
+    is computed once and kept in the user's cache folder; without it each epoch draws anew."""
 
 
 class Data(Section):

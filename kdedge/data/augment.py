@@ -9,6 +9,9 @@ from torch import Tensor
 
 from kdedge.core.recipe import Augment
 
+VIEWS = 2
+"""Parts fixed views from what epochs draw, in the key of the random numbers."""
+
 
 def mix(*key: int) -> int:
     """A seed for these numbers together; close keys give unrelated seeds."""
@@ -37,6 +40,16 @@ def draw(count: int, augment: Augment, key: torch.Generator) -> Draws:
     """Crop offsets in 0..2*padding and coin flips, drawn on the CPU so that every device sees the same."""
     top, left = torch.randint(2 * augment.crop_padding + 1, (2, count), generator=key)
     return Draws(top, left, torch.randint(2, (count,), generator=key, dtype=torch.bool))
+
+
+def draw_view(count: int, augment: Augment, view: int) -> Draws:
+    """A fixed view of the first `count` images of a set; that of an image depends on its place and `view` alone."""
+    offsets = 2 * augment.crop_padding + 1
+    ends = (offsets, offsets, 2)
+    top, left, mirrored = (
+        torch.randint(end, (count,), generator=generator(VIEWS, view, column)) for column, end in enumerate(ends)
+    )
+    return Draws(top, left, mirrored.bool())
 
 
 def apply(images: Tensor, draws: Draws, augment: Augment) -> Tensor:

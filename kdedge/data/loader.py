@@ -1,7 +1,8 @@
 """Batches of a data set on the device that trains, already cropped and mirrored.
 
 An epoch's content follows from (seed, epoch, rank, world) alone: not from the device, the number of workers or any
-global random state, all of which are left as they were.
+global random state, all of which are left as they were.  Where there are fixed views, an image in an epoch follows from
+its index and the number of the view alone.
 """
 
 from abc import ABC, abstractmethod
@@ -17,7 +18,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from kdedge.core.errors import DataError
 from kdedge.core.recipe import Augment, Normalize
-from kdedge.data.augment import Draws, apply, draw, generator, mix
+from kdedge.data.augment import VIEWS, Draws, apply, draw, draw_view, generator, mix
 from kdedge.data.build import FolderSet, ImageSet, Part
 from kdedge.data.decode import View, decode, eval_view, train_view
 
@@ -122,10 +123,16 @@ class MemoryBatches(Batches):
     def epoch(self, number: int) -> Iterator[Batch]:
         order = self.plan.order(number)
         rows, sources = order.to(self.device), order.to(self.images.device)
-        draws = draw(len(self.images), self.augment, generator(self.seed, number, AUGMENT)).rows(order).to(self.device)
-        columns = (sources, self.labels[rows], self.indices[rows], *draws)
+        columns = (sources, self.labels[rows], self.indices[rows], *self.draws(number, order).to(self.device))
         for here, labels, indices, *drawn in zip(*(torch.split(c, self.plan.batch) for c in columns), strict=True):
             yield Batch(apply(self.take(here), Draws(*drawn), self.augment), labels, indices)
+
+    def draws(self, number: int, order: Tensor) -> Draws:
+        """What happens to these images in an epoch."""
+        if self.augment.views is None:
+            return draw(len(self.images), self.augment, generator(self.seed, number, AUGMENT)).rows(order)
+        indices = self.indices.cpu()
+        return draw_view(int(indices.max()) + 1, self.augment, number % self.augment.views).rows(indices[order])
 
     def take(self, positions: Tensor) -> Tensor:
         images = self.images.index_select(0, positions)
@@ -180,11 +187,20 @@ def collate(images: list[Tensor | Problem]) -> Tensor | Problem:
 class FolderBatches(Batches):
     """Decoded and cropped by worker processes, which live as long as this object."""
 
-    def __init__(self, part: FolderSet, plan: Plan, device: torch.device, view: View, seed: int, workers: int) -> None:
+    def __init__(
+        self,
+        part: FolderSet,
+        plan: Plan,
+        device: torch.device,
+        view: View,
+        seed: int,
+        workers: int,
+        views: int | None = None,
+    ) -> None:
         super().__init__(part, plan, device)
-        self.requests = Requests(plan.batch)
+        self.requests, self.views = Requests(plan.batch), views
         self.loader: DataLoader[Any] = DataLoader(
-            DecodedImages(part, view, seed),
+            DecodedImages(part, view, VIEWS if views else seed),
             batch_sampler=self.requests,
             num_workers=workers,
             collate_fn=collate,
@@ -196,7 +212,7 @@ class FolderBatches(Batches):
     def epoch(self, number: int) -> Iterator[Batch]:
         """Raises DataError with the name of a file that cannot be decoded."""
         order = self.plan.order(number)
-        self.requests.epoch, self.requests.order = number, order
+        self.requests.epoch, self.requests.order = number % self.views if self.views else number, order
         for images, rows in zip(self.loader, torch.split(order.to(self.device), self.plan.batch), strict=True):
             if not isinstance(images, Tensor):  # a problem; the thread that pins memory makes a list of it
                 raise DataError(*images)
@@ -222,9 +238,18 @@ def train_batches(
         raise DataError(
             f"{len(part)} training images for {world} devices", "each device needs at least one", "--set run.devices=1"
         )
-    plan = Shuffled(len(part), batch, seed, rank, world)
+    return augmented(part, Shuffled(len(part), batch, seed, rank, world), augment, seed, device, workers)
+
+
+def view_batches(part: Part, augment: Augment, batch: int, device: torch.device, workers: int = 0) -> Batches:
+    """Every image once, in the set's order; the epoch of a view's number is that view."""
+    return augmented(part, InOrder(len(part), batch), augment, 0, device, workers)
+
+
+def augmented(part: Part, plan: Plan, augment: Augment, seed: int, device: torch.device, workers: int) -> Batches:
     if isinstance(part, FolderSet):
-        return FolderBatches(part, plan, device, train_view(part.image_size, augment), seed, workers)
+        view = train_view(part.image_size, augment)
+        return FolderBatches(part, plan, device, view, seed, workers, augment.views)
     return MemoryBatches(part, plan, device, augment, seed)
 
 

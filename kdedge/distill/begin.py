@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdedge.core import console
-from kdedge.data.loader import Batch, Normalizer
+from kdedge.data.loader import Batch, Batches, Normalizer
 from kdedge.distill.base import Method, View
 from kdedge.distill.objective import Objective
 from kdedge.distill.teachers import Staff
@@ -29,20 +29,21 @@ def hand_on(methods: nn.ModuleDict, trained: dict[str, Tensor], label: str) -> s
 
 
 def prepare(
-    objective: Objective, names: Iterable[str], staff: Staff, normalize: Normalizer, batches: Iterable[Batch]
+    objective: Objective, names: Iterable[str], staff: Staff, normalize: Normalizer, loader: Batches, epoch: int
 ) -> None:
-    """Show the methods that ask for it what student and teachers make of the first of these batches."""
+    """Show the methods that ask for it what student and teachers make of the epoch's first batches."""
     for name in names:
         method = cast(Method, objective.methods[name])
         if method.calibration_batches:
             objective.student.eval()
-            some = islice(batches, method.calibration_batches)
+            some = islice(loader.epoch(epoch), method.calibration_batches)
             with torch.no_grad(), objective, staff:
-                method.prepare(observed(objective, name, staff, normalize, some))
+                method.prepare(observed(objective, name, staff, normalize, some, epoch))
 
 
 def observed(
-    objective: Objective, name: str, staff: Staff, normalize: Normalizer, batches: Iterable[Batch]
+    objective: Objective, name: str, staff: Staff, normalize: Normalizer, batches: Iterable[Batch], epoch: int
 ) -> Iterator[tuple[View, View | None]]:
     for batch in batches:
-        yield objective.observe(normalize(batch.images)), objective.heard(name, staff.ask(batch.images))
+        answers = staff.ask(batch.images, batch.indices, epoch)
+        yield objective.observe(normalize(batch.images)), objective.heard(name, answers)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from kdedge.distill.base import Method, View
 from kdedge.models.cost import Cost, Shape, cost, eval_mode, run_once
@@ -73,13 +74,15 @@ def stop(*_: object) -> None:
 
 
 def used_parameters(network: nn.Module, image_shape: Shape) -> list[nn.Parameter]:
-    """Those that what the network puts out depends on."""
-    parameters = list(network.parameters())
+    """Those that what the network puts out depends on, whether they train or not."""
+    parameters = dict(network.named_parameters())
+    inputs = {name: parameter.detach().requires_grad_() for name, parameter in parameters.items()}
+    images = torch.zeros(1, *image_shape, device=next(iter(inputs.values())).device)
     with eval_mode(network), torch.enable_grad():
-        answer = network(torch.zeros(1, *image_shape, device=parameters[0].device))
+        answer = functional_call(network, inputs, (images,))
         total = sum(part.sum() for part in (answer if isinstance(answer, tuple) else (answer,)))
-        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
-    return [parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
+        gradients = torch.autograd.grad(total, list(inputs.values()), allow_unused=True)
+    return [parameters[name] for name, gradient in zip(inputs, gradients, strict=True) if gradient is not None]
 
 
 def exit_stages(student: nn.Module, method: Method, points: dict[str, FeaturePoint], image_shape: Shape) -> list[str]:

@@ -8,13 +8,14 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.optim import SGD
 
+from kdedge.core.errors import ModelError
 from kdedge.core.recipe import Data, Phase, Run
 from kdedge.data.build import Dataset
 from kdedge.distill.base import Method, Network
 from kdedge.distill.checkpoint import Checkpoint
 from kdedge.distill.objective import Objective, build_methods
 from kdedge.distill.processes import parallel
-from kdedge.distill.teachers import FrozenTeacher
+from kdedge.distill.teachers import FrozenTeacher, Keeper
 from kdedge.models.features import feature_points
 
 
@@ -35,6 +36,8 @@ class Job:
     peers: tuple[nn.Module, ...] = ()
     setting: str = "phases"
     """Where the phases stand in the recipe, for messages."""
+    kept: tuple[Keeper | None, ...] = ()
+    """For each teacher what it would answer, or None; nothing where all are to be asked."""
 
     @property
     def checkpoints(self) -> Path:
@@ -71,8 +74,11 @@ def make_fabric(run: Run) -> Fabric:
 
 def make_optimizer(objective: Objective, phase: Phase, run: Run) -> SGD:
     o = phase.optimizer
+    parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise ModelError("nothing trains", "the student is frozen, and no method has layers of its own", "freeze less")
     return SGD(
-        [parameter for parameter in objective.parameters() if parameter.requires_grad],
+        parameters,
         lr=o.lr,
         momentum=o.momentum,
         nesterov=o.nesterov,
@@ -84,5 +90,6 @@ def make_optimizer(objective: Objective, phase: Phase, run: Run) -> SGD:
 def disk_need(job: Job) -> int:
     """Bytes of two checkpoints (weights, momentum, average, methods' layers and banks) and the logs, rounded up."""
     layers = [method for phase in job.phases for method in job.methods(phase).values()]
-    kept = [tensor for module in (job.student, *job.peers, *layers) for tensor in module.state_dict().values()]
-    return 2 * 4 * sum(tensor.numel() * tensor.element_size() for tensor in kept) + 2**25
+    states = [module.state_dict() for module in (job.student, *job.peers, *layers)]
+    size: int = sum(tensor.nbytes for state in states for tensor in state.values())
+    return 2 * 4 * size + 2**25

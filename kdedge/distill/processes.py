@@ -5,6 +5,7 @@ import pickle
 import threading
 from collections.abc import Callable
 from multiprocessing import SimpleQueue, active_children, parent_process
+from pathlib import Path
 from typing import Any, cast
 
 from lightning_fabric import Fabric
@@ -13,6 +14,7 @@ from torch import multiprocessing
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from kdedge.core.errors import KdedgeError
+from kdedge.models.code import CONSENT, load_again
 
 
 def parallel(accelerator: str) -> DDPStrategy:
@@ -28,9 +30,10 @@ def launch(fabric: Fabric, function: Callable[..., None], *arguments: Any) -> No
     """
     multiprocessing.set_forkserver_preload(["kdedge.distill.trainer"])
     work = pickle.dumps((function, arguments))  # as bytes: each process gets tensors of its own, not shared ones
+    files = list(CONSENT.modules.values())
     errors = multiprocessing.get_context("spawn").SimpleQueue()
     try:
-        fabric.launch(cast(Any, reporting), work, errors)
+        fabric.launch(cast(Any, reporting), work, errors, files)
     except ProcessRaisedException:
         if errors.empty():
             raise
@@ -40,9 +43,10 @@ def launch(fabric: Fabric, function: Callable[..., None], *arguments: Any) -> No
             process.terminate()
 
 
-def reporting(fabric: Fabric, work: bytes, errors: "SimpleQueue[KdedgeError]") -> None:
+def reporting(fabric: Fabric, work: bytes, errors: "SimpleQueue[KdedgeError]", files: list[Path]) -> None:
     """What each process runs: an error that is the user's crosses as it is, not as a traceback."""
     threading.Thread(target=end_with_parent, daemon=True).start()
+    load_again(files)
     function, arguments = pickle.loads(work)  # noqa: S301  (what the starting process has just written)
     try:
         function(fabric, *arguments)

@@ -1,7 +1,8 @@
 """The teachers of a training: frozen, in eval mode, each fed what it was trained on."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import Self
 
@@ -36,24 +37,65 @@ class FrozenTeacher(nn.Module):
         return logits
 
 
+class Source(ABC):
+    """Where a teacher's answers come from."""
+
+    @abstractmethod
+    def ask(self, images: Tensor, indices: Tensor, epoch: int) -> Answer:
+        """What it makes of (N, C, H, W) pixels, uint8, of the images with these indices as they are in this epoch."""
+
+
+class Live(Source):
+    """The teacher itself, tapped at these feature points inside a with-block."""
+
+    def __init__(self, teacher: FrozenTeacher, points: Mapping[str, FeaturePoint]) -> None:
+        self._teacher, self._tap = teacher, FeatureTap(teacher.model, points)
+
+    def __enter__(self) -> Self:
+        self._tap.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tap.__exit__(kind, error, trace)
+
+    def ask(self, images: Tensor, indices: Tensor, epoch: int) -> Answer:  # noqa: ARG002
+        return self._teacher(images), self._tap.features
+
+
+class Keeper(ABC):
+    """A teacher's answers to every training image, computed before."""
+
+    @abstractmethod
+    def reading(self, names: Iterable[str]) -> AbstractContextManager[Source]:
+        """For use in a with-block: its logits, and the features of these names."""
+
+
 class Staff:
-    """The teachers that a phase listens to, tapped inside a with-block.
+    """The teachers that a phase listens to, asked inside a with-block.
 
     Args:
         wanted: for each teacher the feature points to tap, or None where nobody listens: then it is not asked.
+        kept: for each teacher its kept answers, or None where it is to be asked itself; nothing for all of them.
     """
 
-    def __init__(self, teachers: Sequence[FrozenTeacher], wanted: Sequence[Mapping[str, FeaturePoint] | None]) -> None:
-        self._taps = [
-            (teacher, FeatureTap(teacher.model, points)) if points is not None else None
-            for teacher, points in zip(teachers, wanted, strict=True)
+    def __init__(
+        self,
+        teachers: Sequence[FrozenTeacher],
+        wanted: Sequence[Mapping[str, FeaturePoint] | None],
+        kept: Sequence[Keeper | None] = (),
+    ) -> None:
+        keepers = kept or [None] * len(teachers)
+        self._sources = [
+            None if points is None else keeper.reading(points) if keeper else Live(teacher, points)
+            for teacher, points, keeper in zip(teachers, wanted, keepers, strict=True)
         ]
         self._open = ExitStack()
+        self._asked: list[Source | None] = []
 
     def __enter__(self) -> Self:
-        for tapped in self._taps:
-            if tapped:
-                self._open.enter_context(tapped[1])
+        self._asked = [self._open.enter_context(source) if source else None for source in self._sources]
         return self
 
     def __exit__(
@@ -61,9 +103,15 @@ class Staff:
     ) -> None:
         self._open.close()
 
-    def ask(self, images: Tensor) -> list[Answer | None]:
-        """What each teacher makes of (N, C, H, W) pixels, uint8; None for those that nobody listens to."""
-        return [(tapped[0](images), tapped[1].features) if tapped else None for tapped in self._taps]
+    def ask(self, images: Tensor, indices: Tensor, epoch: int) -> list[Answer | None]:
+        """What each teacher makes of a batch; None for those that nobody listens to.
+
+        Args:
+            images: (N, C, H, W) pixels, uint8.
+            indices: (N,) of the images.
+            epoch: counted over all phases, as the loader's is; it tells the view of the images.
+        """
+        return [source.ask(images, indices, epoch) if source else None for source in self._asked]
 
 
 def mean_answer(answers: Sequence[Answer | None]) -> Answer:

@@ -7,12 +7,14 @@ from typing import NoReturn, cast
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from kdedge.core import console
 from kdedge.core.rundir import check_disk
 from kdedge.data.loader import Batch, Normalizer, train_batches
+from kdedge.distill.average import moving_average
 from kdedge.distill.begin import hand_on, prepare
+from kdedge.distill.cached import keep_answers
 from kdedge.distill.checkpoint import (
     Checkpoint,
     last_checkpoint,
@@ -45,6 +47,7 @@ def train(job: Job) -> Result:
     """
     check_disk(job.folder, disk_need(job))
     fabric = make_fabric(job.run)
+    job.kept = keep_answers(job, fabric.device)
     if job.run.devices > 1:
         launch(fabric, train_process, job)
     else:
@@ -113,14 +116,13 @@ class PhaseRun:
         trained = before.final("methods") if before else {}
         handed = hand_on(self.objective.methods, trained, self.job.label)
         fresh = [name for name in self.objective.methods if name not in handed]
-        prepare(self.objective, fresh, self.staff(), self.normalize, self.loader.epoch(self.first))
+        prepare(self.objective, fresh, self.staff(), self.normalize, self.loader, self.first)
         return 0
 
     def make_average(self) -> AveragedModel | None:
         if self.phase.ema is None:
             return None
-        blend = get_ema_multi_avg_fn(self.phase.ema)  # type: ignore[no-untyped-call]
-        return AveragedModel(self.objective, multi_avg_fn=blend, use_buffers=True)
+        return AveragedModel(self.objective, multi_avg_fn=moving_average(self.phase.ema), use_buffers=True)
 
     def staff(self) -> Staff:
         """The teachers, tapped where methods of the phase listen."""
@@ -128,7 +130,7 @@ class PhaseRun:
         for index, network in enumerate(self.job.networks()[1]):
             names = self.objective.teacher_features(index)
             wanted.append(None if names is None else {name: network.features[name] for name in names})
-        return Staff(self.teachers, wanted)
+        return Staff(self.teachers, wanted, self.job.kept)
 
     def train(self) -> None:
         chief = self.fabric.is_global_zero
@@ -194,7 +196,7 @@ class PhaseRun:
         if self.job.run.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         with self.fabric.autocast():
-            answers = staff.ask(batch.images)
+            answers = staff.ask(batch.images, batch.indices, self.first + epoch)
         loss, terms, right = self.module(images, batch.labels, batch.indices, answers, epoch, progress)
         self.fabric.backward(loss)
         return loss, terms, right

@@ -10,6 +10,7 @@ from torch import nn
 
 from kdedge.core.errors import ModelError, nearest, require
 from kdedge.models.blocks import MODELS
+from kdedge.models.code import is_code, load_builder
 from kdedge.models.cost import Cost, Shape, cost
 
 
@@ -27,7 +28,7 @@ def build_model(name: str, options: Mapping[str, Any], classes: int, image_shape
     """A network with fresh weights that turns images (N, C, H, W) into logits (N, classes).
 
     Args:
-        name: one of kdedge's own, torchvision:NAME or timm:NAME.
+        name: one of kdedge's own, torchvision:NAME, timm:NAME, or FILE.py:FUNCTION.
         options: of the network; those of other libraries are handed to them as they are.
 
     Raises:
@@ -37,6 +38,8 @@ def build_model(name: str, options: Mapping[str, Any], classes: int, image_shape
     source, separator, rest = name.rpartition(":")
     if not separator:
         return build_own(name, options, classes, image_shape)
+    if is_code(name):
+        return build_from_file(name, options, classes, image_shape)
     builders = {"torchvision": build_torchvision, "timm": build_timm}
     if source not in builders:
         raise ModelError(f"unknown model source {source!r} in {name!r}", nearest(source, builders), "kdedge models")
@@ -75,6 +78,14 @@ def check_options(name: str, builder: Callable[..., nn.Module], options: Mapping
     if problems:
         valid = ", ".join(f"{key}={parameter.default!r}" for key, parameter in known.items())
         raise ModelError(f"options of model {name}", "; ".join(problems), f"valid, with their defaults: {valid}")
+
+
+def build_from_file(name: str, options: Mapping[str, Any], classes: int, image_shape: Shape) -> nn.Module:
+    """What a user's own function makes; its errors keep their tracebacks."""
+    model = load_builder(name)(classes, image_shape, **options)
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"model {name} is a {type(model).__name__}", "", "return a torch.nn.Module")
+    return model
 
 
 def build_torchvision(name: str, options: Mapping[str, Any], classes: int, image_shape: Shape) -> nn.Module:

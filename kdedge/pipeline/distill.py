@@ -104,7 +104,7 @@ class Distillation:
 
     def train_baseline(self) -> TrainedModel:
         """The same student, from the same start, for the same epochs, on the labels alone."""
-        phases = tuple(labels_only(phase) for phase in self.recipe.phases)
+        phases = tuple(labels_only(phase) for phase in self.recipe.phases if "*" not in phase.freeze)
         start = self.recipe.student.lighten
         teachers = self.recipe.teachers if start and start.init == "teacher" else ()
         recipe = self.recipe.model_copy(update={"phases": phases, "teachers": teachers, "peers": ()})
@@ -162,7 +162,8 @@ class Distillation:
 
 def labels_only(phase: Phase) -> Phase:
     smoothing = phase.cross_entropy.label_smoothing
-    return phase.model_copy(update={"methods": (), "cross_entropy": CrossEntropy(label_smoothing=smoothing)})
+    alone = {"methods": (), "freeze": (), "cross_entropy": CrossEntropy(label_smoothing=smoothing)}
+    return phase.model_copy(update=alone)
 
 
 def controls_of(recipe: Recipe) -> list[str]:
@@ -172,10 +173,10 @@ def controls_of(recipe: Recipe) -> list[str]:
 
 
 def controlled(phase: Phase, name: str) -> Phase:
-    """A phase whose methods that have a control of this name are replaced by it."""
+    """A phase whose methods that have a control of this name are replaced by it, its terms as the method has them."""
     uses = []
     for use in phase.methods:
         control = METHODS.get(use.name).control(use.options)
         same = control is not None and control[0] == name
-        uses.append(use.model_copy(update={"options": control[1]}) if control and same else use)
+        uses.append(use.model_copy(update={"options": control[1], "terms": {}}) if control and same else use)
     return phase.model_copy(update={"methods": tuple(uses)})

@@ -27,7 +27,8 @@ from kdedge.models.lighten import Rewritten, lighten
 from kdedge.models.weights import load_weights
 from kdedge.models.zoo import build_model
 from kdedge.pipeline.arrays import spread
-from kdedge.pipeline.project import Project, plain, training_sections
+from kdedge.pipeline.places import teachers_of
+from kdedge.pipeline.project import Project, code_hashes, plain, training_sections
 
 WEIGHTS, LOG = "weights.safetensors", "log.csv"
 INHERIT_IMAGES, INHERIT_VALUES = 256, 2**21
@@ -135,7 +136,8 @@ def obtain_teacher(project: Project, teacher: Teacher, dataset: Dataset, place: 
 def train_teacher(project: Project, teacher: Teacher, network: nn.Module, dataset: Dataset, place: str) -> TeacherNet:
     """Once: the cache is keyed by everything that decides its weights."""
     assert teacher.training
-    recipe, files = project.recipe, project.checkpoints(teacher.teachers)
+    recipe, own = project.recipe, [teacher, *teachers_of(teacher.teachers).values()]
+    files = [*project.checkpoints(teacher.teachers), *code_hashes(own)]
     key = digest([plain(teacher), training_sections(recipe), files, stamp(recipe.data), recipe.seed, version("kdedge")])
     cache = RunDir(cache_folder() / "teachers" / f"{teacher.name.replace(':', '-')}-{key[:12]}")
     with cache.locked():

@@ -11,12 +11,14 @@ from pydantic import BaseModel, ValidationError
 from kdedge.core.deployment import Export
 from kdedge.core.errors import KdedgeError, ModelError
 from kdedge.core.load import LoadedRecipe, load_preset
-from kdedge.core.recipe import Recipe, Teacher
+from kdedge.core.recipe import Model, Recipe, Teacher
 from kdedge.core.rundir import RUNS, RunDir, digest, newest_run, read_record, sha256_file, write_json
 from kdedge.core.source import Source
 from kdedge.data.locate import data_root, stamp
 from kdedge.engine.base import backend
 from kdedge.engine.machine import identity
+from kdedge.models.code import code_file, is_code, look_in
+from kdedge.pipeline.places import networks
 
 RECIPE = "recipe.json"
 TRAINING, EXPORT, GATE, PAGE = "training.json", "export.json", "gate.json", "report.html"
@@ -60,7 +62,7 @@ class Project:
     def student_key(self) -> str:
         """Of all that decides the student's weights."""
         recipe = self.recipe
-        files = self.checkpoints(recipe.teachers)
+        files = [*self.checkpoints(recipe.teachers), *code_hashes(networks(recipe).values())]
         return digest([weight_sections(recipe), stamp(recipe.data), files, version("kdedge")])
 
     def checkpoints(self, teachers: Iterable[Teacher]) -> list[str]:
@@ -160,6 +162,11 @@ def control_folder(name: str) -> str:
     return name.replace(" ", "_")
 
 
+def code_hashes(models: Iterable[Model]) -> list[str]:
+    """Of the Python files that models are named by."""
+    return [sha256_file(code_file(model.name)) for model in models if is_code(model.name)]
+
+
 def plain(section: Any) -> Any:
     return section.model_dump(mode="json")
 
@@ -181,6 +188,7 @@ def training_sections(recipe: Recipe) -> dict[str, Any]:
 def open_project(loaded: LoadedRecipe, runs: Path = RUNS) -> Project:
     """The run that belongs to a recipe, whether or not it exists yet."""
     recipe = loaded.recipe
+    look_in(loaded.folder)
     name = f"{recipe.name}-{digest(weight_sections(recipe))[:8]}"
     return Project(recipe, loaded.folder, RunDir(runs / name), loaded.source)
 
@@ -198,4 +206,5 @@ def reopen(path: Path | None) -> Project:
             f"{run.path} is not a run", f"it has no {RECIPE}", "kdedge run RECIPE, or name a folder under runs/"
         )
     content = read_record(saved, SavedRecipe)
+    look_in(Path(content.folder))
     return Project(content.recipe, Path(content.folder), run, Source(str(saved)))

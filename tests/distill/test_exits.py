@@ -114,6 +114,14 @@ def test_cost_is_that_of_what_is_run(parts: tuple[Student, Heads], stages: list[
     assert (found.params, found.macs, found.weight_bytes) == (params, macs, 4 * params)
 
 
+def test_cost_counts_what_does_not_train(parts: tuple[Student, Heads]) -> None:
+    """4 x 3 x 9 weights of the first convolution, 4 x 5 + 5 of its exit."""
+    student, heads = parts
+    heads.requires_grad_(False)
+    price = Branched(student, heads, POINTS, ["stage1"]).cost(SHAPE)
+    assert price.params == 108 + 25
+
+
 @pytest.mark.parametrize(("name", "options"), [("resnet8", {"conv": "depthwise"}), ("vgg8", {"width": 0.25})])
 def test_self_distilled_networks_end_in_the_student_itself(name: str, options: dict[str, Any]) -> None:
     student = build_model(name, options, 10, (3, 32, 32)).eval()

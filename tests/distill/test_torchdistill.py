@@ -2,14 +2,14 @@
 
 Compared in part:
     fsp   The matrices, for maps of one size.  Of their difference torchdistill sums the L2 norms of the columns, where
-          the paper has the square, and it brings maps of two sizes together by maxima.
+          the paper has the square; and it brings maps of two sizes together by maxima, kdedge by means.
     crd   A step from given banks, with given negatives and normalization.  torchdistill measures the normalization in
           its first batch and cannot draw negatives (it reads an attribute that it never sets).  It does not center the
           embeddings, and has no rules for images that were not met yet or are of one class.
     ickd  The loss of what was embedded: the student is embedded by a 3x3 convolution there, here by a 1x1.
 Not compared:
-    sp    torchdistill's rows have an L1 norm of 1, where the paper's have an L2 norm of 1: its normalize(z, 1) is p = 1.
-    dkd, nkd, ofa, mgd and self_distill, which it does not have.
+    sp    torchdistill divides the rows by their L1 norm, the paper by their L2 norm: its normalize(z, 1) is p = 1.
+    What torchdistill does not have: dkd, nkd, ofa, mgd and self_distill among others.
 """
 
 import math
@@ -130,6 +130,7 @@ def assert_agree(ours: Callable[[Features], Tensor], theirs: Callable[[Features]
         ("imagenet", mid_level.KDLoss(**layers("logits"), temperature=1.0, alpha=0.5)),
         ("standardized", mid_level.LogitStdKDLoss(**layers("logits"), temperature=2.0, alpha=0.1, beta=9.0)),
     ],
+    ids=["cifar", "imagenet", "standardized"],
 )
 def test_logits_preset_with_its_cross_entropy_agrees(preset, theirs):
     labels_weight = METHODS.get("logits").presets[preset].cross_entropy
@@ -220,7 +221,7 @@ def test_vid_agrees_from_the_same_initial_variance():
 def test_ickd_agrees_up_to_the_batch():
     method = build("ickd")
     embed = method.adapters["stage3"]
-    theirs = mid_level.ChSimLoss(pairs(1.0, "stage3"))  # twice divided by the batch: the authors' ImageNet code
+    theirs = mid_level.ChSimLoss(pairs(1.0, "stage3"))  # divides by the batch twice
     assert_agree(
         lambda student: total(method, student),
         lambda student: SAMPLES * theirs(outputs(stage3=embed(student["stage3"])), outputs(**TEACHER)),

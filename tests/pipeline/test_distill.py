@@ -14,7 +14,7 @@ from kdedge.core.load import load_recipe
 from kdedge.core.recipe import Phase
 from kdedge.data.build import build_data
 from kdedge.distill.teachers import FrozenTeacher
-from kdedge.pipeline.distill import controlled, controls_of
+from kdedge.pipeline.distill import controlled, controls_of, labels_only
 from kdedge.pipeline.networks import build, start_student
 
 SELF = """\
@@ -103,6 +103,19 @@ def test_control_replaces_the_method_and_nothing_else() -> None:
     logits, self_distill = controlled(before, "deep supervision").methods
     assert logits == before.methods[0]
     assert (self_distill.weight, self_distill.options["alpha"]) == (0.3, 0.0)
+
+
+def test_control_has_the_terms_that_its_method_has() -> None:
+    """The recipe's terms may be those that the control leaves out."""
+    use = {"name": "self_distill", "terms": {"*/logits": {"weight": 2}}}
+    assert controlled(phase(use), "deep supervision").methods[0].terms == {}
+
+
+def test_student_on_the_labels_alone_trains_whole_and_on_them() -> None:
+    taught = Phase.model_validate(
+        {"epochs": 3, "freeze": ["layer3"], "methods": [{"name": "logits"}], "cross_entropy": {"weight": 0.1}}
+    )
+    assert labels_only(taught) == Phase.model_validate({"epochs": 3})
 
 
 def test_controls_are_those_that_the_methods_name(tmp_path: Path) -> None:

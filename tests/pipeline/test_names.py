@@ -116,6 +116,12 @@ def test_part_of_the_student_that_cannot_be_frozen_is_told_before_training(tmp_p
     assert "phases.0: freeze: no module of the student fits 'layer9.*'" in said
 
 
+def test_phase_in_which_nothing_trains_is_told_before_training(tmp_path: Path) -> None:
+    text = RECIPE.replace("  - epochs: 5\n", '  - epochs: 5\n    freeze: ["*"]\n').replace(f"      - {SELF}\n", "")
+    with pytest.raises(RecipeError, match=r"phases\.0: nothing trains: the student is frozen"):
+        check_everything(open_project(load_recipe(str(write_recipe(tmp_path, text=text))), tmp_path / "runs"))
+
+
 SEVERAL = "teachers: [{name: resnet8, training: {epochs: 1}}, {name: resnet14, training: {epochs: 1}}]\n"
 
 

@@ -1,9 +1,9 @@
 """CCSKD: channel features, their correlation between samples, and less of the teacher where it is wrong.
 
-J. Gou, X. Xiong, B. Yu, Y. Zhan, Z. Yi: "Channel Correlation-Based Selective Knowledge Distillation", IEEE Transactions
-on Cognitive and Developmental Systems 2023, doi:10.1109/TCDS.2022.3232569; what the abstract leaves open is as in the
-authors' code.  With v the mean over the places of a stage's feature, the student's through a 1x1 convolution, BN and
-ReLU to the teacher's width, and with the distance and the angle of rkd:
+J. Gou, X. Xiong, B. Yu, Y. Zhan, Z. Yi: "Channel-Correlation-Based Selective Knowledge Distillation", IEEE
+Transactions on Cognitive and Developmental Systems 2022, doi:10.1109/TCDS.2022.3232569; what the abstract leaves open
+is as in the authors' code.  With v the mean over the places of a stage's feature, the student's through a 1x1
+convolution, BN and ReLU to the teacher's width, and with the distance and the angle of rkd:
 
     channel      mean of (v_student - v_teacher)^2 over samples and channels
     correlation  distance(v_student, v_teacher) + 2 angle(v_student, v_teacher)

@@ -91,7 +91,7 @@ def test_mkd_standardizes_logits():
 
 
 def test_mkd_teaches_nothing_to_a_student_that_has_the_teachers_features():
-    """Guides that hand on what they get, the exploring halves but for their first channel, which is of no sign."""
+    """Through guides that hand on what they get; what explores then has all to learn."""
     known = network(4, 8)
     stages = GuidedStages([(stage, stage) for stage in STAGES], known, known).eval()  # BN is the identity then
     for guide in stages.guides.values():
@@ -101,6 +101,7 @@ def test_mkd_teaches_nothing_to_a_student_that_has_the_teachers_features():
     silent = {name: value.item() for name, value in terms.items() if not name.startswith("explore")}
     assert silent == pytest.approx(dict.fromkeys(silent, 0.0), abs=1e-5)
     assert len(silent) == 5
+    assert min(terms[f"explore/{stage}"].item() for stage in STAGES) > 0.01
 
 
 def test_mkd_explores_what_the_teacher_has_not():
