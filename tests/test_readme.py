@@ -79,11 +79,19 @@ def check_kdedge(arguments: list[str], folder: Path) -> None:
         assert (ROOT / recipe).is_file() or find("recipes", recipe), f"no recipe {recipe}"
     for word in rest:
         assert not word.startswith(("recipes/", "export/")) or (ROOT / word).is_file(), word
+    (folder / "net.py").write_text(own_network())
     if name in RUNS_AT_ONCE or "--schema" in rest or "--help" in rest:
         line = [sys.executable, "-m", "kdedge.cli", *arguments]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         result = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
+
+
+def own_network() -> str:
+    """The Python file that the README shows."""
+    shown = re.search(r"^```python\n(# net\.py\n.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert shown
+    return shown[1]
 
 
 def check_python(arguments: list[str]) -> None:

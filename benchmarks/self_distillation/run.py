@@ -98,24 +98,26 @@ COST = (
 )  # fmt: skip
 
 
+def bought(fewer: float, faster: float) -> str:
+    """Whether the share of the time that is saved is near the share of the MACs that is."""
+    share = (1 - 1 / faster) / (1 - 1 / fewer)
+    return "no" if share < 0.1 else "less than half of it" if share < 0.5 else "yes"
+
+
 def cost_rows(results: Results, times: dict[str, dict[str, list[float]]]) -> list[list[str]]:
-    """Where the time falls by less than half as much as the MACs, the row says so."""
+    """Each row says whether the time fell as the MACs did."""
     rows = []
     for network, conv in dict.fromkeys((network, conv) for network, conv, _ in results):
         cell, original = results[network, conv, "labels"][0], results[network, "dense", "labels"][0]
         mine, dense = times[f"{network} {conv}"], times[f"{network} dense"]
         fewer = original["macs"] / cell["macs"]
         faster = {name: dense[name][0] / mine[name][0] for name in PRECISIONS}
-        shares = [
-            f"{name}: {'no' if ratio <= 1 else 'less than half as much' if ratio < fewer / 2 else 'yes'}"
-            for name, ratio in faster.items()
-        ]
         rows.append(
             [
                 network, conv, many(cell["params"]), many(cell["macs"]),
                 *(size(cell["bytes"][name]) for name in PRECISIONS), *(f"{mine[name][0]:.3f}" for name in PRECISIONS),
                 f"{fewer:.1f}x", *(f"{faster[name]:.1f}x" for name in PRECISIONS),
-                "-" if conv == "dense" else ", ".join(shares),
+                "-" if conv == "dense" else ", ".join(f"{name}: {bought(fewer, faster[name])}" for name in PRECISIONS),
             ]
         )  # fmt: skip
     return rows

@@ -172,7 +172,7 @@ TEMPLATES = {kind: text for kinds, text in WORDS.items() for kind in kinds.split
 
 def words(error: ErrorDetails) -> str:
     value = error["input"]
-    context = {"form": FORMS.get(str(error["loc"][-1])), **error.get("ctx", {})}
+    context = {"form": FORMS.get(str(*error["loc"][-1:])), **error.get("ctx", {})}
     if error["type"] == "string_type" and isinstance(value, dict | list | None):
         return f"must be text, not {shown(value)}"
     text = TEMPLATES.get(error["type"], "{msg}, not {input}").format(input=shown(value), msg=error["msg"], **context)

@@ -112,9 +112,17 @@ class MethodUse(Section):
     schedule: Schedule = Schedule()
     terms: dict[str, TermUse] = Field({})
     """By pattern of the term's name after the method's, such as stage*; the first that fits counts."""
-    teacher: Annotated[int, Field(ge=0)] | Literal["mean"] | None = None
+    teacher: int | Literal["mean"] | None = None
     """Which of several teachers it learns from, counted from 0; mean: from the mean of all their logits."""
     options: dict[str, Any] = Field({})
+
+    @field_validator("teacher", mode="before")
+    @classmethod
+    def _number_or_mean(cls, teacher: object) -> object:
+        counted = isinstance(teacher, int) and not isinstance(teacher, bool) and teacher >= 0
+        if teacher is not None and teacher != "mean" and not counted:
+            raise ValueError(f"must be a whole number from 0, or mean, not {teacher!r}")
+        return teacher
 
 
 class CrossEntropy(Section):

@@ -30,7 +30,7 @@ class Checkpoint:
 
     def final(self, part: str) -> dict[str, Tensor]:
         """The weights that count: the moving averages where they were kept."""
-        return self.weights.get(f"average_{part}", self.weights.get(part, {}))
+        return self.weights.get(f"average_{part}") or self.weights.get(part, {})
 
 
 def folder_of(root: Path, epoch: int) -> Path:

@@ -6,7 +6,7 @@ from typing import NoReturn, cast
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from kdedge.core import console
@@ -85,10 +85,12 @@ class PhaseRun:
             for network in (job.student, *job.peers, *job.teachers):
                 network.to(memory_format=torch.channels_last)
         student, self.teachers = job.networks()[0], [teacher.to(fabric.device) for teacher in job.teachers]
-        self.objective = Objective(
-            job.student, job.methods(self.phase), self.phase, student, len(job.teachers), job.peers
-        )
-        self.parts = ["student", "methods", *(["peers"] if job.peers else [])]
+        methods = job.methods(self.phase)
+        peers = job.peers if any(method.needs_peers for method in methods.values()) else ()
+        self.objective = Objective(job.student, methods, self.phase, student, len(job.teachers), peers)
+        self.parts: dict[str, nn.Module] = {"student": job.student, "methods": self.objective.methods}
+        if job.peers:
+            self.parts["peers"] = nn.ModuleList(job.peers)
         fabric.to_device(self.objective)
         self.frozen = Frozen(job.student, self.phase.freeze)
         self.frozen.apply()
@@ -218,7 +220,7 @@ class PhaseRun:
         """Log the epoch, then keep all that the next one starts from."""
         assert self.log is not None
         self.log.add(row)
-        weights = {name: self.objective.get_submodule(name).state_dict() for name in self.parts}
+        weights = {name: part.state_dict() for name, part in self.parts.items()}
         if self.average:
             weights |= {f"average_{name}": self.average.module.get_submodule(name).state_dict() for name in self.parts}
         state = {
@@ -233,8 +235,8 @@ class PhaseRun:
 
     def restore(self, found: Checkpoint) -> int:
         """Take up everything the last finished epoch left; returns the phase's next epoch."""
-        for name in self.parts:
-            self.objective.get_submodule(name).load_state_dict(found.weights[name])
+        for name, part in self.parts.items():
+            part.load_state_dict(found.weights[name])
         self.optimizer.load_state_dict(found.state["optimizer"])
         if self.average:
             for name in self.parts:

@@ -1,6 +1,5 @@
 """The losses of a phase on a few images of noise: do its methods suit its networks?"""
 
-import tempfile
 from pathlib import Path
 
 from kdedge.core.recipe import Recipe
@@ -18,21 +17,11 @@ def try_lesson(recipe: Recipe, lesson: Lesson, dataset: Dataset) -> None:
     phase = lesson.phase.model_copy(update={"batch": TRIAL_IMAGES})
     run = recipe.run.model_copy(update={"devices": 1, "compile": False})
     teachers = tuple(untrained_teacher(teacher, dataset, recipe.seed) for teacher in lesson.teachers)
-    with tempfile.TemporaryDirectory() as folder:
-        job = Job(
-            "trial",
-            build(lesson.student, dataset, recipe.seed),
-            dataset,
-            recipe.data,
-            (phase,),
-            run,
-            recipe.seed,
-            Path(folder),
-            "",
-            teachers,
-            build_peers(lesson.peers, dataset, recipe.seed),
-        )
-        trial = PhaseRun(make_fabric(run), job, 0, 0, None, None)
-        with trial.objective, trial.staff() as staff:
-            trial.module.train()
-            trial.forward_backward(next(iter(trial.loader.epoch(0))), staff, 0, 0.0)
+    peers = build_peers(lesson.peers, dataset, recipe.seed)
+    student = build(lesson.student, dataset, recipe.seed)
+    nowhere = Path()  # nothing is written
+    job = Job("trial", student, dataset, recipe.data, (phase,), run, recipe.seed, nowhere, "", teachers, peers)
+    trial = PhaseRun(make_fabric(run), job, 0, 0, None, None)
+    with trial.objective, trial.staff() as staff:
+        trial.module.train()
+        trial.forward_backward(next(iter(trial.loader.epoch(0))), staff, 0, 0.0)

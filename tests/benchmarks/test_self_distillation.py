@@ -37,9 +37,10 @@ def test_verdict_holds_the_mean_against_the_lowest_seed_of_the_original(run, dee
 
 @pytest.mark.parametrize(
     ("milliseconds", "verdict"),
-    [(0.5, "fp32: no, int8: no"), (0.2, "fp32: less than half as much, int8: yes"), (0.1, "fp32: yes, int8: yes")],
+    [(0.5, "fp32: no, int8: no"), (0.4, "fp32: less than half of it, int8: yes"), (0.1, "fp32: yes, int8: yes")],
 )
 def test_cost_says_where_fewer_macs_did_not_buy_time(run, milliseconds, verdict):
+    """Of the MACs 7/8 are saved; of the time 1/5 at 0.4 ms, 3/5 at 0.2 ms and 4/5 at 0.1 ms."""
     cells = [cell("dense", "labels", 0, 0.5, macs=800), cell("depthwise", "labels", 0, 0.5, macs=100)]
     half = milliseconds / 2 if milliseconds < 0.5 else milliseconds
     times = {"net dense": {"fp32": [0.5], "int8": [0.5]}, "net depthwise": {"fp32": [milliseconds], "int8": [half]}}
@@ -49,4 +50,19 @@ def test_cost_says_where_fewer_macs_did_not_buy_time(run, milliseconds, verdict)
 
 def test_grid_is_every_network_convolution_training_and_seed_once(run):
     names = [one.name for one in run.grid("cpu", 3)]
-    assert len(names) == len(set(names)) == (1 + 4 + 1 + 3) * 3  # only ResNet-20 has a teacher at hand
+    assert len(names) == len(set(names)) == (1 + 4) * 2 * 3
+
+
+def test_grid_trains_the_originals_first_since_others_start_from_them(run):
+    convs = [one.conv for one in run.grid("cpu", 2)]
+    assert convs == sorted(convs, key=lambda conv: conv != "dense")
+
+
+def test_cell_that_starts_from_the_original_reads_that_ones_weights(run, tmp_path):
+    cells = {cell.training: cell for cell in run.grid("cpu", 1) if cell.network == "vgg11"}
+    open_cell = importlib.import_module("cells").open_cell
+    project = open_cell(cells["self-distillation from the original"], "cpu", [], tmp_path)
+    original = open_cell(cells["labels"].original, "cpu", [], tmp_path)
+    assert project.recipe.teachers[0].checkpoint == str(original.run / "student/weights.safetensors")
+    assert project.recipe.student.lighten.init == "teacher"
+    assert original.recipe.student.lighten is None

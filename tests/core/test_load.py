@@ -107,9 +107,13 @@ BAD_VALUES = {
         "export: {precisions: [fp61]}\n",
         ["export.precisions.0: must be 'fp32', 'fp16' or 'int8', not \"fp61\"; did you mean 'fp16'?"],
     ),
-    "long list": (
-        "teachers: [{name: a, checkpoint: a.pt}, {name: b, checkpoint: b.pt}]\n",
-        ["teachers: takes 1 at most, but has 2"],
+    "teacher that is no number": (
+        "    methods: [{name: logits, teacher: first}]\n",
+        ["phases.0.methods.0.teacher: must be a whole number from 0, or mean, not 'first'"],
+    ),
+    "teachers for nothing": (
+        "teachers: [{name: a, training: {epochs: 1}, teachers: [{name: b, checkpoint: b.pt}]}]\n",
+        ["teachers.0: a teacher has teachers, and no training.methods to learn from them by"],
     ),
     "choice": (
         "run: {precision: 16-mxed}\n",
@@ -147,7 +151,7 @@ BAD_VALUES = {
     ),
     "teacher with a teacher": (
         "teachers: [{name: a, training: {epochs: 1, methods: [{name: logits}]}}]\n",
-        ["teachers.0: a teacher's own training takes no distillation methods"],
+        ["teachers.0: a teacher's own training takes distillation methods only with teachers of its own"],
     ),
     "key that is a number": ("3: x\n", ["3: a key must be text; put it in quotes"]),
     "python tag": (
@@ -166,6 +170,11 @@ BAD_VALUES = {
 def test_load_recipe_explains_a_bad_value(line: str, problems: list[str]) -> None:
     assert told(GOOD + line) == [f"r.yaml:6: {problem}" for problem in problems]
     assert not Path("ran").exists()
+
+
+def test_load_recipe_explains_what_is_wrong_with_the_whole() -> None:
+    methods = "    methods: [{name: logits, teacher: 1}]\n"
+    assert told(GOOD + methods) == ["r.yaml:1: method logits: teacher 1 of 0, counted from 0"]
 
 
 BAD_PLACES = {

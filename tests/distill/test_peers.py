@@ -117,3 +117,15 @@ def test_recipe_with_peers_leaves_them_beside_the_student(forkserver: Forkserver
     networks = [load_file(student / f"{name}.safetensors") for name in ("weights", "peer0", "peer1")]
     assert networks[0].keys() == networks[1].keys() != networks[2].keys()
     assert not torch.equal(networks[0]["linear.weight"], networks[1]["linear.weight"])
+
+
+def test_phase_without_a_mutual_method_leaves_peers_as_they_are(
+    make_job: MakeJob, small: Build, tmp_path: Path
+) -> None:
+    first = {"epochs": 1, "batch": 8, **DML}
+    one = make_job(first, peers=(small(1),), folder=tmp_path / "one")
+    train(one)
+    two = make_job(first, {"epochs": 1, "ema": 0.9}, peers=(small(1),), folder=tmp_path / "two")
+    train(two)
+    assert_same_weights(weights(two.peers[0]), weights(one.peers[0]))
+    assert_same_weights(load_file(two.folder / "peer0.safetensors"), weights(one.peers[0]))

@@ -1,0 +1,206 @@
+"""One training of a comparison: an ordinary run, measured; and the teacher that all of them share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from kdedge.bench.memory import PeakMemory, return_what_is_freed
+from kdedge.core.load import LoadedRecipe
+from kdedge.core.recipe import Recipe
+from kdedge.core.report import Record
+from kdedge.core.rundir import RunDir, read_record, write_json
+from kdedge.core.source import Source
+from kdedge.data.build import Dataset, build_data
+from kdedge.distill.cached import keep, keep_answers, wanted_features
+from kdedge.distill.evaluate import accuracy, predict
+from kdedge.distill.job import Job, cpu_threads, make_fabric
+from kdedge.distill.logs import read_rows
+from kdedge.distill.teachers import FrozenTeacher
+from kdedge.distill.trainer import PhaseRun
+from kdedge.models.code import look_in
+from kdedge.models.weights import save_weights
+from kdedge.pipeline.check import epoch_seconds
+from kdedge.pipeline.distill import Distillation, labels_only
+from kdedge.pipeline.networks import build, build_peers, obtain_teacher
+from kdedge.pipeline.project import Project, open_project
+
+COMMAND, CELL, TEACHER = "bench", "cell.json", "teacher.json"
+COST_COMMAND, COST = "cost", "cost.json"
+TEACHER_WEIGHTS = "runs/teacher/weights.safetensors"
+"""Within the comparison's folder."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    contender: str
+    recipe: Recipe
+    folder: Path
+    """Of the comparison."""
+    beside: Path
+    """Where the base recipe lies; a network's own Python file is looked for there too."""
+
+    def project(self) -> Project:
+        look_in(self.beside)
+        loaded = LoadedRecipe(self.recipe, Source(f"contender {self.contender}"), self.folder)
+        return open_project(loaded, self.folder / "runs")
+
+
+class CellResult(Record):
+    contender: str
+    seed: int
+    run: str
+    epochs: int
+    train_images: int
+    test_images: int
+    top1: float
+    """On the test split, after the last epoch."""
+    validation_top1: float
+    epoch_seconds: list[float]
+    """Of every epoch, with the pass over the validation images."""
+    fastest_seconds: float
+    """Of an epoch, the mean over phases of each one's fastest."""
+
+
+class Cost(Record):
+    """What a contender's training takes beside time."""
+
+    memory_bytes: int
+    """The most of a few steps, in a process that did nothing else."""
+    memory_how: str
+    extra_params: int
+    """That only the training has: methods' own layers, and peers; the most of any phase."""
+
+
+class TeacherResult(Record):
+    model: str
+    source: str
+    top1: float
+    views: int | None
+    """Fixed views of each image, whose answers were read and not computed; None: it was asked at every step."""
+    device: str
+
+
+def perform_cell(cell: Cell) -> CellResult:
+    """Train, or go on; what is done already is read."""
+    project = cell.project()
+    run, key = project.run, project.student_key()
+    with run.locked():
+        if not run.fresh(COMMAND, key):
+            project.save()
+            result, artifacts = train_cell(cell, project)
+            write_json(run / CELL, result)
+            run.record(COMMAND, key, [*artifacts, CELL])
+    return read_record(run / CELL, CellResult).model_copy(update={"contender": cell.contender})
+
+
+def train_cell(cell: Cell, project: Project) -> tuple[CellResult, list[str]]:
+    recipe, run = project.recipe, project.run
+    torch.set_num_threads(cpu_threads(recipe.run))
+    dataset = build_data(recipe.data, recipe.seed)
+    work = Distillation(project, dataset)
+    work.teachers = teachers_of(project, dataset)
+    student = work.train_student()
+    seconds = [row["seconds"] for row in read_rows(run / "student/log.csv")]
+    assert student.validation_top1 is not None
+    result = CellResult(
+        contender=cell.contender,
+        seed=recipe.seed,
+        run=run.path.name,
+        epochs=student.epochs,
+        train_images=len(dataset.train),
+        test_images=len(dataset.test),
+        top1=student.top1,
+        validation_top1=student.validation_top1,
+        epoch_seconds=seconds,
+        fastest_seconds=fastest_epoch(seconds, [phase.epochs for phase in recipe.phases]),
+    )
+    return result, work.artifacts
+
+
+def teachers_of(project: Project, dataset: Dataset) -> tuple[FrozenTeacher, ...]:
+    found = [obtain_teacher(project, teacher, dataset) for teacher in project.recipe.teachers]
+    return tuple(FrozenTeacher(each.network, each.normalize) for each in found)
+
+
+def measure_cost(cell: Cell) -> Cost:
+    """Take a few steps in this process, which then is good for nothing else; what was measured already is read."""
+    project = cell.project()
+    run, key = project.run, project.student_key()
+    with run.locked():
+        if not run.fresh(COST_COMMAND, key):
+            return_what_is_freed()
+            torch.set_num_threads(cpu_threads(cell.recipe.run))
+            write_json(run / COST, training_cost(project))
+            run.record(COST_COMMAND, key, [COST])
+    return read_record(run / COST, Cost)
+
+
+def training_cost(project: Project) -> Cost:
+    dataset = build_data(project.recipe.data, project.recipe.seed)
+    teachers = teachers_of(project, dataset)
+    job, warm = (make_job(project, dataset, teachers) for _ in range(2))
+    device = make_fabric(job.run).device
+    job.kept = keep_answers(job, device)
+    warm.phases = (labels_only(job.phases[0]),)
+    take_steps(warm, 0)  # what the libraries set up once for all is not the method's
+    peak = PeakMemory(device)
+    extra = max(take_steps(job, index) for index in range(len(job.phases)))
+    memory = peak.read()
+    return Cost(memory_bytes=memory.bytes, memory_how=memory.how, extra_params=extra)
+
+
+def make_job(project: Project, dataset: Dataset, teachers: tuple[FrozenTeacher, ...]) -> Job:
+    """A training from random weights, to look at and not to keep."""
+    recipe = project.recipe
+    return Job(
+        "bench", build(recipe.student, dataset, recipe.seed), dataset, recipe.data, recipe.phases,
+        recipe.run.model_copy(update={"devices": 1}), recipe.seed, project.run.path, "", teachers,
+        build_peers(recipe.peers, dataset, recipe.seed),
+    )  # fmt: skip
+
+
+def take_steps(job: Job, index: int) -> int:
+    """A few steps of a phase; returns how many parameters only the training has."""
+    phase = PhaseRun(make_fabric(job.run), job, index, 0, None, None)
+    epoch_seconds(phase)
+    return sum(p.numel() for part in (phase.objective.methods, phase.objective.peers) for p in part.parameters())
+
+
+def fastest_epoch(seconds: Sequence[float], epochs: Sequence[int]) -> float:
+    """Seconds of each epoch, epochs of each phase -> what an epoch takes at best, phases counted by their epochs."""
+    total, start = 0.0, 0
+    for count in epochs:
+        total += count * min(seconds[start : start + count])
+        start += count
+    return total / start
+
+
+def prepare_teacher(cells: Sequence[Cell], base: Cell) -> TeacherResult:
+    """Load or train the teacher, measure it, and keep what these trainings will ask it."""
+    project, recipe = base.project(), base.recipe
+    torch.set_num_threads(cpu_threads(recipe.run))
+    dataset, run = build_data(recipe.data, recipe.seed), RunDir((base.folder / TEACHER_WEIGHTS).parent)
+    key = project.student_key()
+    with run.locked():
+        teacher = obtain_teacher(project, recipe.teachers[0], dataset)
+        frozen = FrozenTeacher(teacher.network, teacher.normalize)
+        device = make_fabric(recipe.run.model_copy(update={"devices": 1})).device
+        if recipe.data.augment.views:
+            jobs = [make_job(cell.project(), dataset, (frozen,)) for cell in cells if cell.recipe.teachers]
+            names = {name for job in jobs for name in wanted_features(job)[0] or ()}
+            keep(frozen, names, dataset, recipe.data, device)
+        if not run.fresh(COMMAND, key):
+            frozen.to(device)
+            result = TeacherResult(
+                model=recipe.teachers[0].name,
+                source=teacher.source,
+                top1=accuracy(*predict(teacher.network, dataset.test, teacher.normalize, device, recipe.data.workers)),
+                views=recipe.data.augment.views,
+                device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            )
+            save_weights(teacher.network, base.folder / TEACHER_WEIGHTS)
+            write_json(run / TEACHER, result)
+            run.record(COMMAND, key, [TEACHER, Path(TEACHER_WEIGHTS).name])
+    return read_record(run / TEACHER, TeacherResult)
