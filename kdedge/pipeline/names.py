@@ -10,7 +10,7 @@ from kdedge.core.load import explain
 from kdedge.core.recipe import MethodUse
 from kdedge.core.source import KeyPath, Problem, report_problems
 from kdedge.data.build import DATASETS
-from kdedge.data.outline import stand_in
+from kdedge.data.outline import outline, stand_in
 from kdedge.distill.base import METHODS
 from kdedge.distill.objective import listens_to
 from kdedge.engine.base import backend
@@ -71,7 +71,8 @@ def check_networks(project: Project) -> None:
         RecipeError: with every network that does not build under its name and options or has not the exits to export,
             and every phase whose methods do not suit the networks.
     """
-    dataset = stand_in(project.recipe.data, TRIAL_IMAGES)
+    data = project.recipe.data
+    dataset = stand_in(data, outline(data), TRIAL_IMAGES)
     problems = [
         found
         for path, model in networks(project.recipe).items()

@@ -67,7 +67,7 @@ def test_layout_of_a_published_set_has_its_classes_and_shape(name):
 
 
 def test_stand_in_has_the_sets_shape_and_the_same_noise_every_time():
-    one, two = (stand_in(Data(name="digits"), images=4) for _ in range(2))
+    one, two = (stand_in(Data(name="digits"), Outline(10, (1, 8, 8)), images=4) for _ in range(2))
     assert one.train.images.shape == (4, 1, 8, 8)
     assert (len(one.labels), one.image_shape) == (10, (1, 8, 8))
     assert one.train.images.equal(two.train.images)
