@@ -8,7 +8,7 @@ Losses are means over the samples and free of batch size and map size, so that a
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
@@ -32,6 +32,16 @@ class View:
     """By feature point; (N, C, H, W)."""
 
 
+T = TypeVar("T")
+
+
+def needed(teacher: T | None) -> T:
+    """The teacher's side, which a method that needs a teacher never goes without: build_methods has refused that."""
+    if teacher is None:
+        raise TypeError("a method that needs a teacher was built without one")
+    return teacher
+
+
 @dataclass(frozen=True)
 class Step:
     """One training step as a method sees it.  The teacher's tensors carry no gradient."""
@@ -47,6 +57,11 @@ class Step:
     """Share of the phase that is done, 0..1."""
     peers: tuple[View, ...] = ()
     """The networks that train beside the student; their tensors carry gradients."""
+
+    @property
+    def taught(self) -> View:
+        """What the teacher made of the batch, for a method that needs one."""
+        return needed(self.teacher)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step
+from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, needed
 from kdedge.distill.maps import same_size
 from kdedge.distill.stages import Stages, pair_stages
 
@@ -55,12 +55,11 @@ class Attention(Method):
 
     def __init__(self, config: AttentionConfig, student: Network, teacher: Network | None) -> None:
         super().__init__(config, student, teacher)
-        assert teacher is not None
+        teacher = needed(teacher)
         self.pairs = pair_stages("attention", config.stages, student, teacher, places=True)
         self.student_features, self.teacher_features = zip(*self.pairs, strict=True)
         self.config = config
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        assert step.teacher is not None
-        student, teacher, c = step.student.features, step.teacher.features, self.config
+        student, teacher, c = step.student.features, step.taught.features, self.config
         return {f"attention/{s}": attention_loss(student[s], teacher[t].detach(), c.p, c.form) for s, t in self.pairs}

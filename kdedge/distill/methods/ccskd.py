@@ -28,7 +28,7 @@ from torch import Tensor
 
 from kdedge.core.recipe import Schedule
 from kdedge.distill.adapters import adapters
-from kdedge.distill.base import METHODS, Method, Network, Preset, Step, Term
+from kdedge.distill.base import METHODS, Method, Network, Preset, Step, Term, needed
 from kdedge.distill.maps import pooled
 from kdedge.distill.methods.logits import LogitsConfig, check_classes, compared_logits, kd_loss
 from kdedge.distill.methods.rkd import angle_loss, distance_loss
@@ -88,7 +88,7 @@ class Ccskd(Method):
 
     def __init__(self, config: CcskdConfig, student: Network, teacher: Network | None) -> None:
         super().__init__(config, student, teacher)
-        assert teacher is not None
+        teacher = needed(teacher)
         check_classes("ccskd", student, teacher)
         self.pairs = pair_stages("ccskd", config.stages, student, teacher)
         self.student_features, self.teacher_features = zip(*self.pairs, strict=True)
@@ -107,11 +107,10 @@ class Ccskd(Method):
 
     def feature_terms(self, step: Step) -> dict[str, Tensor]:
         """Of every stage: its channels, and how they correlate between the samples."""
-        assert step.teacher is not None
         terms = {}
         for s, t in self.pairs:
             student = pooled(self.adapters[s](step.student.features[s]))
-            teacher = pooled(step.teacher.features[t]).detach()
+            teacher = pooled(step.taught.features[t]).detach()
             terms[f"ccskd/{s}/channel"] = channel_loss(student, teacher)
             terms[f"ccskd/{s}/distance"] = distance_loss(student, teacher)
             terms[f"ccskd/{s}/angle"] = angle_loss(student, teacher)

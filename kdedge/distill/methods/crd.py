@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, distributed, nn
 
-from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, Term
+from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, Term, needed
 from kdedge.distill.maps import pooled, products
 from kdedge.distill.stages import last_stage
 
@@ -101,7 +101,7 @@ class Crd(Method):
 
     def __init__(self, config: CrdConfig, student: Network, teacher: Network | None) -> None:
         super().__init__(config, student, teacher)
-        assert teacher is not None
+        teacher = needed(teacher)
         self.config = config
         mine, theirs = last_stage(student), last_stage(teacher)
         self.student_features, self.teacher_features = (mine,), (theirs,)
@@ -111,9 +111,8 @@ class Crd(Method):
         self.register_buffer("labels", torch.full((student.images,), -1))
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        assert step.teacher is not None
         student = self.student(step.student.features[self.student_features[0]])
-        teacher = self.teacher(step.teacher.features[self.teacher_features[0]].detach())
+        teacher = self.teacher(step.taught.features[self.teacher_features[0]].detach())
         indices, *vectors = (of_all_processes(x.detach()) for x in (step.indices, student, teacher))
         self.remember(indices, vectors, keep=(self.labels[indices] >= 0).float().unsqueeze(1))
         self.labels[indices] = of_all_processes(step.labels)

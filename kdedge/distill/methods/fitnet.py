@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdedge.distill.adapters import adapters
-from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, Term
+from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, Term, needed
 from kdedge.distill.maps import same_size
 from kdedge.distill.stages import Stages, pair_stages
 
@@ -41,12 +41,11 @@ class FitNet(Method):
 
     def __init__(self, config: FitNetConfig, student: Network, teacher: Network | None) -> None:
         super().__init__(config, student, teacher)
-        assert teacher is not None
+        teacher = needed(teacher)
         self.pairs = pair_stages("fitnet", config.stages, student, teacher)
         self.student_features, self.teacher_features = zip(*self.pairs, strict=True)
         self.adapters = adapters(self.pairs, student, teacher, config.relu)
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        assert step.teacher is not None
-        student, teacher = step.student.features, step.teacher.features
+        student, teacher = step.student.features, step.taught.features
         return {f"fitnet/{s}": hint_loss(self.adapters[s](student[s]), teacher[t].detach()) for s, t in self.pairs}

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from kdedge.core.errors import ModelError
 from kdedge.distill.adapters import adapter
-from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step
+from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, needed
 from kdedge.distill.maps import products, same_size
 from kdedge.distill.stages import Stages, pair_stages
 
@@ -68,7 +68,7 @@ class Fsp(Method):
 
     def __init__(self, config: FspConfig, student: Network, teacher: Network | None) -> None:
         super().__init__(config, student, teacher)
-        assert teacher is not None
+        teacher = needed(teacher)
         self.pairs = pair_stages("fsp", config.stages, student, teacher)
         if len(self.pairs) < 2:
             raise ModelError(
@@ -84,9 +84,8 @@ class Fsp(Method):
         self.config = config
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        assert step.teacher is not None
         mine = step.student.features | {s: guide(step.student.features[s]) for s, guide in self.guides.items()}
-        wanted = {t: step.teacher.features[t].detach() for t in self.teacher_features}
+        wanted = {t: step.taught.features[t].detach() for t in self.teacher_features}
         return {
             f"fsp/{s1}-{s2}": fsp_loss((mine[s1], mine[s2]), (wanted[t1], wanted[t2]), self.config.form)
             for (s1, t1), (s2, t2) in pairwise(self.pairs)

@@ -27,7 +27,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdedge.distill.adapters import adapter
-from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, Term, View
+from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, Term, View, needed
 from kdedge.distill.maps import pooled, unit
 from kdedge.distill.methods.attention import attention_loss
 from kdedge.distill.stages import Stages, pair_stages
@@ -121,7 +121,7 @@ class HybridAttention(Method):
 
     def __init__(self, config: HybridAttentionConfig, student: Network, teacher: Network | None) -> None:
         super().__init__(config, student, teacher)
-        assert teacher is not None
+        teacher = needed(teacher)
         self.pairs = pair_stages("hybrid_attention", config.stages, student, teacher, places=True)
         self.student_features, self.teacher_features = zip(*self.pairs, strict=True)
         self.selections, self.adapters = nn.ModuleDict(), nn.ModuleDict()
@@ -142,7 +142,7 @@ class HybridAttention(Method):
         """Choose the teacher's channels."""
         found = {s: Moments() for s in self.selections}
         for _, teacher in views:
-            assert teacher is not None
+            teacher = needed(teacher)
             for s, t in self.pairs:
                 if s in found:
                     found[s].add(unit(activations(teacher.features[t])))
@@ -151,10 +151,9 @@ class HybridAttention(Method):
             selection.choose(found[s].score(self.config.select))
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        assert step.teacher is not None
         terms = {}
         for s, t in self.pairs:
-            student, teacher = step.student.features[s], step.teacher.features[t].detach()
+            student, teacher = step.student.features[s], step.taught.features[t].detach()
             shown = self.active(s, teacher) if self.config.select_spatial else teacher
             terms[f"hybrid_attention/spatial/{s}"] = attention_loss(student, shown, self.config.p, "squared")
             if s in self.compared:

@@ -16,7 +16,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from kdedge.distill.adapters import adapters
-from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, Term
+from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, Term, needed
 from kdedge.distill.maps import products, unit
 from kdedge.distill.stages import Stages, pair_stages
 
@@ -46,12 +46,11 @@ class ICKD(Method):
 
     def __init__(self, config: ICKDConfig, student: Network, teacher: Network | None) -> None:
         super().__init__(config, student, teacher)
-        assert teacher is not None
+        teacher = needed(teacher)
         self.pairs = pair_stages("ickd", config.stages, student, teacher)
         self.student_features, self.teacher_features = zip(*self.pairs, strict=True)
         self.adapters = adapters(self.pairs, student, teacher, relu=False)
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        assert step.teacher is not None
-        student, teacher = step.student.features, step.teacher.features
+        student, teacher = step.student.features, step.taught.features
         return {f"ickd/{s}": ickd_loss(self.adapters[s](student[s]), teacher[t].detach()) for s, t in self.pairs}

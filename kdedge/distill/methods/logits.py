@@ -42,8 +42,7 @@ def compared(logits: Tensor, standardize: bool) -> Tensor:
 
 def compared_logits(step: Step, standardize: bool) -> tuple[Tensor, Tensor]:
     """The student's and the teacher's (N, classes); no gradient reaches the teacher."""
-    assert step.teacher is not None
-    return compared(step.student.logits, standardize), compared(step.teacher.logits.detach(), standardize)
+    return compared(step.student.logits, standardize), compared(step.taught.logits.detach(), standardize)
 
 
 def other_classes(logits: Tensor, labels: Tensor) -> Tensor:

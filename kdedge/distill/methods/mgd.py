@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, Term
+from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, Term, needed
 from kdedge.distill.maps import same_size
 from kdedge.distill.stages import Stages, pair_stages
 from kdedge.models.blocks import init_weights
@@ -87,7 +87,7 @@ class Mgd(Method):
 
     def __init__(self, config: MgdConfig, student: Network, teacher: Network | None) -> None:
         super().__init__(config, student, teacher)
-        assert teacher is not None
+        teacher = needed(teacher)
         self.pairs = pair_stages("mgd", config.stages, student, teacher)
         self.student_features, self.teacher_features = zip(*self.pairs, strict=True)
         self.generators = nn.ModuleDict(
@@ -96,9 +96,8 @@ class Mgd(Method):
         self.config = config
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        assert step.teacher is not None
         terms = {}
         for s, t in self.pairs:
             generated = self.generators[s](step.student.features[s], self.config.masked, self.config.fraction)
-            terms[f"mgd/{s}"] = mgd_loss(generated, step.teacher.features[t].detach())
+            terms[f"mgd/{s}"] = mgd_loss(generated, step.taught.features[t].detach())
         return terms

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from kdedge.core.errors import ModelError
 from kdedge.core.recipe import Schedule
 from kdedge.distill.adapters import adapter
-from kdedge.distill.base import METHODS, Method, Network, Step, Term
+from kdedge.distill.base import METHODS, Method, Network, Step, Term, needed
 from kdedge.distill.maps import SHORTEST
 from kdedge.distill.methods.attention import attention_loss
 from kdedge.distill.methods.fsp import Maps, flow
@@ -106,7 +106,7 @@ class Mkd(Method):
 
     def __init__(self, config: MkdConfig, student: Network, teacher: Network | None) -> None:
         super().__init__(config, student, teacher)
-        assert teacher is not None
+        teacher = needed(teacher)
         check_classes("mkd", student, teacher)
         pairs = pair_stages("mkd", config.stages, student, teacher, places=True)
         if len(pairs) < 2:
@@ -120,8 +120,7 @@ class Mkd(Method):
         self.config = config
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        assert step.teacher is not None
         soft = kd_loss(*compared_logits(step, self.config.standardize), self.config.temperature)
-        teacher = {stage: feature.detach() for stage, feature in step.teacher.features.items()}
+        teacher = {stage: feature.detach() for stage, feature in step.taught.features.items()}
         terms = self.stages(step.student.features, teacher)
         return {"mkd/soft": soft} | {f"mkd/{name}": term for name, term in terms.items()}

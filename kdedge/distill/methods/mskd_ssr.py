@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from kdedge.core.errors import ModelError
 from kdedge.core.recipe import Schedule
-from kdedge.distill.base import METHODS, Method, Network, Step, Term, View
+from kdedge.distill.base import METHODS, Method, Network, Step, Term, View, needed
 from kdedge.distill.maps import pooled
 from kdedge.distill.methods.ccskd import channel_loss, weighted_kd_loss
 from kdedge.distill.methods.logits import LogitsConfig, check_classes, compared, kd_loss
@@ -75,7 +75,7 @@ class MskdSsr(Method):
 
     def __init__(self, config: MskdSsrConfig, student: Network, teacher: Network | None) -> None:
         super().__init__(config, student, teacher)
-        assert teacher is not None
+        teacher = needed(teacher)
         check_classes("mskd_ssr", student, teacher)
         self.config, self.last = config, last_stage(student)
         depth = list(student.features).index
@@ -136,27 +136,25 @@ class MskdSsr(Method):
         Raises:
             ModelError: they are frozen and know nothing; but the first step of a phase may be a trial of it alone.
         """
-        assert step.teacher is not None
         if not self.trains_teacher_heads and step.epoch == 0 and step.progress > 0 and not self.trained:
             raise ModelError(
                 "mskd_ssr: the teacher's heads are frozen and were never trained",
                 "the phase before has no mskd_ssr, or one of other stages",
                 "a phase before it with teacher_heads: train, or teacher_heads: together in this one",
             )
-        features = {s: step.teacher.features[t].detach() for s, t in self.pairs}
+        features = {s: step.taught.features[t].detach() for s, t in self.pairs}
         return {s: answer(head, features[s])[1] for s, head in self.teacher_heads.items()}
 
     def student_terms(self, step: Step, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-        assert step.teacher is not None
         c, terms = self.config, {}
         mine = {s: answer(head, step.student.features[s])[1] for s, head in self.heads.items()}
         for stage, logits in mine.items():
             terms[f"mskd_ssr/{stage}/labels"] = F.cross_entropy(logits.float(), step.labels) / (len(mine) + 1)
         mine |= {self.last: step.student.logits}
         if c.alpha > 0:
-            terms |= self.response_terms(mine, theirs | {self.last: step.teacher.logits})
+            terms |= self.response_terms(mine, theirs | {self.last: step.taught.logits})
         if c.beta > 0:
-            terms |= self.feature_terms(step.student, step.teacher)
+            terms |= self.feature_terms(step.student, step.taught)
         if c.gamma > 0:
             terms |= self.review_terms(mine, step.labels)
         return terms

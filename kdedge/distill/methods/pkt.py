@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, Term
+from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, Term, needed
 from kdedge.distill.maps import pooled, products, unit
 from kdedge.distill.stages import last_stage
 
@@ -48,11 +48,10 @@ class PKT(Method):
 
     def __init__(self, config: PKTConfig, student: Network, teacher: Network | None) -> None:
         super().__init__(config, student, teacher)
-        assert teacher is not None
+        teacher = needed(teacher)
         self.student_features, self.teacher_features = (last_stage(student),), (last_stage(teacher),)
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        assert step.teacher is not None
         [student], [teacher] = self.student_features, self.teacher_features
-        vectors = pooled(step.student.features[student]), pooled(step.teacher.features[teacher]).detach()
+        vectors = pooled(step.student.features[student]), pooled(step.taught.features[teacher]).detach()
         return {"pkt/neighbors": pkt_loss(*vectors)}

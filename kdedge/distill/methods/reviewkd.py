@@ -26,7 +26,7 @@ from torch import Size, Tensor, nn
 from kdedge.core.errors import ModelError
 from kdedge.core.recipe import Schedule
 from kdedge.distill.adapters import adapter
-from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, Term
+from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, Term, needed
 from kdedge.distill.stages import Stages, pair_stages, side
 from kdedge.models.blocks import init_weights
 
@@ -84,7 +84,7 @@ class ReviewKD(Method):
 
     def __init__(self, config: ReviewConfig, student: Network, teacher: Network | None) -> None:
         super().__init__(config, student, teacher)
-        assert teacher is not None
+        teacher = needed(teacher)
         self.pairs = pair_stages("reviewkd", config.stages, student, teacher)
         if len(self.pairs) < 2:
             raise ModelError(
@@ -104,8 +104,7 @@ class ReviewKD(Method):
         self.fusions = nn.ModuleDict(fusions)
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        assert step.teacher is not None
-        maps = {s: (step.student.features[s], step.teacher.features[t].detach()) for s, t in self.pairs}
+        maps = {s: (step.student.features[s], step.taught.features[t].detach()) for s, t in self.pairs}
         student, teacher = maps[self.student_features[-1]]
         maps[POOLED] = student.mean((2, 3), keepdim=True), teacher.mean((2, 3), keepdim=True)
         terms, deeper = {}, None

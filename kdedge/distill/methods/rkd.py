@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, Term
+from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, Term, needed
 from kdedge.distill.maps import SHORTEST, pooled, products, unit
 from kdedge.distill.stages import last_stage
 
@@ -75,11 +75,10 @@ class RKD(Method):
 
     def __init__(self, config: RKDConfig, student: Network, teacher: Network | None) -> None:
         super().__init__(config, student, teacher)
-        assert teacher is not None
+        teacher = needed(teacher)
         self.student_features, self.teacher_features = (last_stage(student),), (last_stage(teacher),)
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        assert step.teacher is not None
         [student], [teacher] = self.student_features, self.teacher_features
-        vectors = pooled(step.student.features[student]), pooled(step.teacher.features[teacher]).detach()
+        vectors = pooled(step.student.features[student]), pooled(step.taught.features[teacher]).detach()
         return {"rkd/distance": distance_loss(*vectors), "rkd/angle": angle_loss(*vectors)}

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, Term
+from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, Term, needed
 from kdedge.distill.maps import products, unit
 from kdedge.distill.stages import Stages, pair_stages
 
@@ -41,11 +41,10 @@ class SP(Method):
 
     def __init__(self, config: SPConfig, student: Network, teacher: Network | None) -> None:
         super().__init__(config, student, teacher)
-        assert teacher is not None
+        teacher = needed(teacher)
         self.pairs = pair_stages("sp", config.stages, student, teacher)
         self.student_features, self.teacher_features = zip(*self.pairs, strict=True)
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        assert step.teacher is not None
-        student, teacher = step.student.features, step.teacher.features
+        student, teacher = step.student.features, step.taught.features
         return {f"sp/{s}": sp_loss(student[s], teacher[t].detach()) for s, t in self.pairs}

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from kdedge.core.recipe import Schedule
 from kdedge.distill.adapters import adapters
-from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Step, Term
+from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Step, Term, needed
 from kdedge.distill.maps import pooled
 from kdedge.distill.methods.attention import attention_loss
 from kdedge.distill.methods.logits import check_classes, compared_logits, kd_loss
@@ -57,7 +57,7 @@ class SpatialAttention(Method):
 
     def __init__(self, config: SpatialAttentionConfig, student: Network, teacher: Network | None) -> None:
         super().__init__(config, student, teacher)
-        assert teacher is not None
+        teacher = needed(teacher)
         check_classes("spatial_attention", student, teacher)
         pairs = pair_stages("spatial_attention", config.stages, student, teacher, places=True)
         self.pairs = pairs[-2:] if config.stages == "auto" else pairs
@@ -66,11 +66,10 @@ class SpatialAttention(Method):
         self.config = config
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        assert step.teacher is not None
         logits = compared_logits(step, self.config.standardize)
         terms = {"spatial_attention/logits": kd_loss(*logits, self.config.temperature)}
         for s, t in self.pairs:
-            student, teacher = self.adapters[s](step.student.features[s]), step.teacher.features[t].detach()
+            student, teacher = self.adapters[s](step.student.features[s]), step.taught.features[t].detach()
             terms |= {
                 f"spatial_attention/fit/{s}": pkt_loss(pooled(student), pooled(teacher)),
                 f"spatial_attention/attention/{s}": attention_loss(student, teacher, 2, "squared"),

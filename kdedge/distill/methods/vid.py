@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step
+from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, needed
 from kdedge.distill.maps import same_size
 from kdedge.distill.stages import Stages, pair_stages
 from kdedge.models.blocks import init_weights
@@ -68,17 +68,16 @@ class VID(Method):
 
     def __init__(self, config: VIDConfig, student: Network, teacher: Network | None) -> None:
         super().__init__(config, student, teacher)
-        assert teacher is not None
+        teacher = needed(teacher)
         self.pairs = pair_stages("vid", config.stages, student, teacher)
         self.student_features, self.teacher_features = zip(*self.pairs, strict=True)
         widths = {s: (student.features[s].channels, teacher.features[t].channels) for s, t in self.pairs}
         self.gaussians = nn.ModuleDict({s: Gaussian(*pair, config.variance) for s, pair in widths.items()})
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        assert step.teacher is not None
         terms = {}
         for s, t in self.pairs:
-            student, teacher = same_size(step.student.features[s], step.teacher.features[t].detach())
+            student, teacher = same_size(step.student.features[s], step.taught.features[t].detach())
             mean, variance = self.gaussians[s](student)
             terms[f"vid/{s}"] = vid_loss(mean, teacher, variance)
         return terms
