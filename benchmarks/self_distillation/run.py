@@ -170,8 +170,8 @@ def write(
         stem.with_suffix(".md"),
         f"{first['images']} training images, {first['epochs']} epochs.{changed} Top-1 on the 10,000 test images after "
         f"the last epoch, in percent: mean and sample standard deviation over seeds. Seconds: the fastest epoch times "
-        f"the epochs, median over seeds. Rows from the original do not count the original's own epochs, on top of which "
-        f"they are trained.\n\n{markdown(ACCURACY, accuracy_rows(results))}\n\nLatency: ONNX Runtime, one "
+        f"the epochs, median over seeds. Rows from the original do not count the original's own epochs, on top of "
+        f"which they are trained.\n\n{markdown(ACCURACY, accuracy_rows(results))}\n\nLatency: ONNX Runtime, one "
         f"thread, batch 1, end to end, median over five processes.\n\n{markdown(COST, cost_rows(results, times))}\n\n"
         f"{made}.\n",
     )
