@@ -46,8 +46,11 @@ CONVS = {
 }
 GRIDS = {
     "cpu": {"resnet20": ("dense", "grouped 2"), "vgg11": ("dense", "grouped 4")},
+    "few": {"resnet18": ("dense", "grouped 4"), "vgg11": ("dense", "grouped 4")},
     "gpu": {"resnet18": ("dense", "grouped 4", "depthwise"), "vgg11": ("dense", "grouped 4", "depthwise")},
 }
+EQUAL_ONLY = {"few"}
+"""Budgets without the training that starts from a trained network."""
 CALIBRATION = 256
 
 
@@ -85,6 +88,7 @@ def grid(budget: str, seeds: int) -> list[Cell]:
         for network, convs in GRIDS[budget].items()
         for conv in convs
         for training in (TRAININGS if conv != "dense" else ("labels",))
+        if not (training == FROM_ORIGINAL and budget in EQUAL_ONLY)
     ]
     return sorted(cells, key=lambda cell: cell.conv != "dense")
 
