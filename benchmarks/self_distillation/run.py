@@ -1,7 +1,7 @@
 """Is a compressed, self-distilled network as good as the original at the same budget?
 
     python benchmarks/self_distillation/run.py                  two CPU cores: ResNet-20 and VGG11, CIFAR-10
-    python benchmarks/self_distillation/run.py --budget few     two CPU cores: ResNet-18 and VGG11, few images, 40 epochs
+    python benchmarks/self_distillation/run.py --budget few     the same: ResNet-18 and VGG11, few images, 40 epochs
     python benchmarks/self_distillation/run.py --budget gpu     a GPU: ResNet-18 and VGG11, CIFAR-100, 200 epochs
 
 For each network: the original; made of grouped and of depthwise convolutions and trained on the labels alone, with deep
