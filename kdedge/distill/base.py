@@ -146,6 +146,10 @@ class Method(nn.Module, ABC):
         """
         return None
 
+    @classmethod
+    def check_order(cls, options: dict[str, Any], before: dict[str, Any] | None) -> None:
+        """Raises ModelError when it cannot go on from its options in the phase before, None where it is not in that."""
+
     def forward(self, step: Step) -> dict[str, Tensor]:
         return self.loss(step)
 

@@ -35,6 +35,8 @@ def check_names(project: Project) -> None:
     problems = [found for path, look_up in looked_up if (found := attempt(project, path, look_up))]
     for lesson in lessons(recipe):
         problems += check_methods(project, lesson)
+    if not problems:
+        problems = [found for lesson in lessons(recipe) for found in check_order(project, lesson)]
     if problems:
         raise report_problems(project.source.name, problems)
 
@@ -62,6 +64,14 @@ def check_options(project: Project, use: MethodUse, path: KeyPath) -> Iterator[P
     except ValidationError as error:
         for detail in error.errors():
             yield explain(project.source, detail, config, path)
+
+
+def check_order(project: Project, lesson: Lesson) -> Iterator[Problem]:
+    before = {use.name: use.options for use in lesson.before.methods} if lesson.before else {}
+    for number, use in enumerate(lesson.phase.methods):
+        going_on = partial(METHODS.get(use.name).check_order, use.options, before.get(use.name))
+        if found := attempt(project, (*lesson.place, "methods", number), going_on):
+            yield found
 
 
 def check_networks(project: Project) -> None:

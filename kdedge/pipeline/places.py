@@ -16,6 +16,8 @@ class Lesson:
     student: Model
     teachers: tuple[Teacher, ...]
     peers: tuple[Model, ...] = ()
+    before: Phase | None = None
+    """The phase that it goes on from."""
 
 
 def networks(recipe: Recipe) -> dict[KeyPath, Model]:
@@ -37,4 +39,5 @@ def lessons(recipe: Recipe) -> Iterator[Lesson]:
         if teacher.training:
             yield Lesson((*path, "training"), teacher.training, teacher, teacher.teachers)
     for index, phase in enumerate(recipe.phases):
-        yield Lesson(("phases", index), phase, recipe.student, recipe.teachers, recipe.peers)
+        before = recipe.phases[index - 1] if index else None
+        yield Lesson(("phases", index), phase, recipe.student, recipe.teachers, recipe.peers, before)

@@ -122,6 +122,11 @@ def test_phase_in_which_nothing_trains_is_told_before_training(tmp_path: Path) -
         check_everything(open_project(load_recipe(str(write_recipe(tmp_path, text=text))), tmp_path / "runs"))
 
 
+def test_method_that_goes_on_from_a_phase_that_is_not_there_is_told_with_its_line(tmp_path: Path) -> None:
+    said = checked(tmp_path, SELF, "{name: mskd_ssr, options: {teacher_heads: frozen}}")
+    assert f"mini.yaml:{line_of(SELF)}: phases.0.methods.1: mskd_ssr: the teacher's heads are frozen" in said
+
+
 SEVERAL = "teachers: [{name: resnet8, training: {epochs: 1}}, {name: resnet14, training: {epochs: 1}}]\n"
 
 

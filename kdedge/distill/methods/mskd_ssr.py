@@ -27,7 +27,6 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -70,9 +69,6 @@ class MskdSsr(Method):
     terms: ClassVar = {part: Term(1.0, Schedule(warmup=0.1)) for part in ("*/response", "*/feature", "*/review")}
     depends_on: ClassVar[Mapping[str, str]] = {"map": "the stage heads have strided convolutions"}
 
-    trained: Tensor
-    """Steps that the teacher's heads have learned for."""
-
     def __init__(self, config: MskdSsrConfig, student: Network, teacher: Network | None) -> None:
         super().__init__(config, student, teacher)
         teacher = needed(teacher)
@@ -101,7 +97,6 @@ class MskdSsr(Method):
         self.heads = nn.ModuleDict({s: exit_head(mine[s], end, classes, "none") for s, _ in shallow})
         self.teacher_heads = nn.ModuleDict({s: exit_head(theirs[t], their_end, classes, "none") for s, t in shallow})
         self.adapters = nn.ModuleDict({s: nn.Linear(mine[s].channels, theirs[t].channels) for s, t in self.pairs})
-        self.register_buffer("trained", torch.tensor(0))
         self.heads.requires_grad_(self.teaches_student)
         self.teacher_heads.requires_grad_(self.trains_teacher_heads)
         self.adapters.requires_grad_(self.teaches_student and self.config.beta > 0)
@@ -120,28 +115,31 @@ class MskdSsr(Method):
         kept = {key: options[key] for key in ("stages", "teacher_heads") if key in options}
         return "deep supervision", kept | {"alpha": 0.0, "beta": 0.0, "gamma": 0.0}
 
+    @classmethod
+    def check_order(cls, options: dict[str, Any], before: dict[str, Any] | None) -> None:
+        config = MskdSsrConfig.model_validate(options)
+        if config.teacher_heads != "frozen" or config.alpha == 0:
+            return
+        earlier = None if before is None else MskdSsrConfig.model_validate(before)
+        trained = earlier and (earlier.alpha > 0 or earlier.teacher_heads == "train")
+        if not earlier or not trained or earlier.stages != config.stages:
+            raise ModelError(
+                "mskd_ssr: the teacher's heads are frozen and were never trained",
+                "the phase before does not train them for the same stages",
+                "a phase before it with teacher_heads: train, or teacher_heads: together in this one",
+            )
+
     def loss(self, step: Step) -> dict[str, Tensor]:
         """The terms, already weighed by the options; those that never weigh anything are left out."""
         theirs = self.teacher_answers(step) if self.uses_teacher_heads else {}
         terms = {}
         if self.trains_teacher_heads:
-            self.trained += self.training
             for stage, logits in theirs.items():
                 terms[f"mskd_ssr/teacher/{stage}"] = F.cross_entropy(logits.float(), step.labels)
         return terms | self.student_terms(step, theirs) if self.teaches_student else terms
 
     def teacher_answers(self, step: Step) -> dict[str, Tensor]:
-        """Logits (N, classes) of the teacher's heads, by the student's stage.
-
-        Raises:
-            ModelError: they are frozen and know nothing; but the first step of a phase may be a trial of it alone.
-        """
-        if not self.trains_teacher_heads and step.epoch == 0 and step.progress > 0 and not self.trained:
-            raise ModelError(
-                "mskd_ssr: the teacher's heads are frozen and were never trained",
-                "the phase before has no mskd_ssr, or one of other stages",
-                "a phase before it with teacher_heads: train, or teacher_heads: together in this one",
-            )
+        """Logits (N, classes) of the teacher's heads, by the student's stage."""
         features = {s: step.taught.features[t].detach() for s, t in self.pairs}
         return {s: answer(head, features[s])[1] for s, head in self.teacher_heads.items()}
 

@@ -258,19 +258,31 @@ def test_mskd_ssr_frozen_heads_do_not_move_in_training():
     assert not mskd_ssr().eval().teacher_heads.training
 
 
-def test_mskd_ssr_refuses_frozen_heads_that_were_never_trained():
-    method = mskd_ssr(teacher_heads="frozen")
-    method(staged_step(progress=0.0))  # a trial of the phase alone
+@pytest.mark.parametrize(
+    "before",
+    [
+        None,
+        {"alpha": 0},
+        {"teacher_heads": "train", "stages": ["stage1"]},
+    ],
+)
+def test_mskd_ssr_refuses_frozen_heads_that_the_phase_before_did_not_train(before):
     with pytest.raises(ModelError, match=r"^mskd_ssr: the teacher's heads are frozen and were never trained: "):
-        method(staged_step(progress=0.01))
+        MskdSsr.check_order({"teacher_heads": "frozen"}, before)
 
 
-@pytest.mark.parametrize("before", ["train", "together"])
-def test_mskd_ssr_takes_frozen_heads_that_were_trained(before):
-    earlier, method = mskd_ssr(teacher_heads=before).train(), mskd_ssr(teacher_heads="frozen")
-    earlier(staged_step())
-    method.load_state_dict(earlier.state_dict())
-    assert total(method(staged_step(progress=0.01))).isfinite()
+@pytest.mark.parametrize(
+    ("options", "before"),
+    [
+        ({"teacher_heads": "frozen"}, {"teacher_heads": "train"}),
+        ({"teacher_heads": "frozen"}, {"alpha": 0, "teacher_heads": "train"}),
+        ({"teacher_heads": "frozen"}, {}),
+        ({"teacher_heads": "frozen", "alpha": 0}, None),
+        ({}, None),
+    ],
+)
+def test_mskd_ssr_takes_frozen_heads_that_were_trained(options, before):
+    MskdSsr.check_order(options, before)
 
 
 def test_mskd_ssr_needs_no_heads_of_the_teacher_without_responses():
@@ -351,8 +363,3 @@ def test_mskd_ssr_interrupted_around_the_border_of_its_phases_ends_in_the_same_w
     resumed = make_job(HEADS, STUDENTS, teachers=(teacher,))
     train(resumed)
     torch.testing.assert_close(kept(resumed), kept(whole), rtol=0, atol=0)
-
-
-def test_mskd_ssr_phase_without_the_one_before_is_refused(make_job, teacher):
-    with pytest.raises(ModelError, match="the teacher's heads are frozen and were never trained"):
-        train(make_job(STUDENTS, teachers=(teacher,)))
