@@ -2,27 +2,27 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from kdedge.bench.memory import PeakMemory, return_what_is_freed
+from kdedge.bench.cost import Cost, cost_of
+from kdedge.bench.memory import return_what_is_freed
 from kdedge.core.load import LoadedRecipe
 from kdedge.core.recipe import Recipe
 from kdedge.core.report import Record
 from kdedge.core.rundir import RunDir, read_record, write_json
 from kdedge.core.source import Source
 from kdedge.data.build import Dataset, build_data
-from kdedge.distill.cached import keep, keep_answers, wanted_features
+from kdedge.distill.cached import keep, wanted_features
 from kdedge.distill.evaluate import accuracy, predict
 from kdedge.distill.job import Job, cpu_threads, make_fabric
 from kdedge.distill.logs import read_rows
 from kdedge.distill.teachers import FrozenTeacher
-from kdedge.distill.trainer import PhaseRun
 from kdedge.models.code import look_in
 from kdedge.models.weights import save_weights
-from kdedge.pipeline.check import epoch_seconds
-from kdedge.pipeline.distill import Distillation, labels_only
+from kdedge.pipeline.distill import Distillation
 from kdedge.pipeline.networks import build, build_peers, obtain_teacher
 from kdedge.pipeline.project import Project, open_project
 
@@ -59,18 +59,6 @@ class CellResult(Record):
     validation_top1: float
     epoch_seconds: list[float]
     """Of every epoch, with the pass over the validation images."""
-    fastest_seconds: float
-    """Of an epoch, the mean over phases of each one's fastest."""
-
-
-class Cost(Record):
-    """What a contender's training takes beside time."""
-
-    memory_bytes: int
-    """The most of a few steps, in a process that did nothing else."""
-    memory_how: str
-    extra_params: int
-    """That only the training has: methods' own layers, and peers; the most of any phase."""
 
 
 class TeacherResult(Record):
@@ -114,7 +102,6 @@ def train_cell(cell: Cell, project: Project) -> tuple[CellResult, list[str]]:
         top1=student.top1,
         validation_top1=student.validation_top1,
         epoch_seconds=seconds,
-        fastest_seconds=fastest_epoch(seconds, [phase.epochs for phase in recipe.phases]),
     )
     return result, work.artifacts
 
@@ -124,31 +111,23 @@ def teachers_of(project: Project, dataset: Dataset) -> tuple[FrozenTeacher, ...]
     return tuple(FrozenTeacher(each.network, each.normalize) for each in found)
 
 
-def measure_cost(cell: Cell) -> Cost:
+def measure_cost(reference: Cell, cell: Cell) -> Cost:
     """Take a few steps in this process, which then is good for nothing else; what was measured already is read."""
-    project = cell.project()
-    run, key = project.run, project.student_key()
+    project, other = cell.project(), reference.project()
+    run, key = project.run, f"{project.student_key()} {other.student_key()}"
     with run.locked():
         if not run.fresh(COST_COMMAND, key):
             return_what_is_freed()
             torch.set_num_threads(cpu_threads(cell.recipe.run))
-            write_json(run / COST, training_cost(project))
+            dataset = build_data(project.recipe.data, project.recipe.seed)
+            write_json(run / COST, cost_of(*(partial(fresh_job, each, dataset) for each in (project, other))))
             run.record(COST_COMMAND, key, [COST])
     return read_record(run / COST, Cost)
 
 
-def training_cost(project: Project) -> Cost:
-    dataset = build_data(project.recipe.data, project.recipe.seed)
-    teachers = teachers_of(project, dataset)
-    job, warm = (make_job(project, dataset, teachers) for _ in range(2))
-    device = make_fabric(job.run).device
-    job.kept = keep_answers(job, device)
-    warm.phases = (labels_only(job.phases[0]),)
-    take_steps(warm, 0)  # what the libraries set up once for all is not the method's
-    peak = PeakMemory(device)
-    extra = max(take_steps(job, index) for index in range(len(job.phases)))
-    memory = peak.read()
-    return Cost(memory_bytes=memory.bytes, memory_how=memory.how, extra_params=extra)
+def fresh_job(project: Project, dataset: Dataset) -> Job:
+    """With teachers of its own, since those are tapped where their student's methods listen."""
+    return make_job(project, dataset, teachers_of(project, dataset))
 
 
 def make_job(project: Project, dataset: Dataset, teachers: tuple[FrozenTeacher, ...]) -> Job:
@@ -159,22 +138,6 @@ def make_job(project: Project, dataset: Dataset, teachers: tuple[FrozenTeacher, 
         recipe.run.model_copy(update={"devices": 1}), recipe.seed, project.run.path, "", teachers,
         build_peers(recipe.peers, dataset, recipe.seed),
     )  # fmt: skip
-
-
-def take_steps(job: Job, index: int) -> int:
-    """A few steps of a phase; returns how many parameters only the training has."""
-    phase = PhaseRun(make_fabric(job.run), job, index, 0, None, None)
-    epoch_seconds(phase)
-    return sum(p.numel() for part in (phase.objective.methods, phase.objective.peers) for p in part.parameters())
-
-
-def fastest_epoch(seconds: Sequence[float], epochs: Sequence[int]) -> float:
-    """Seconds of each epoch, epochs of each phase -> what an epoch takes at best, phases counted by their epochs."""
-    total, start = 0.0, 0
-    for count in epochs:
-        total += count * min(seconds[start : start + count])
-        start += count
-    return total / start
 
 
 def prepare_teacher(cells: Sequence[Cell], base: Cell) -> TeacherResult:

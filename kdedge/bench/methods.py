@@ -11,13 +11,13 @@ from kdedge.bench.cells import (
     TEACHER_WEIGHTS,
     Cell,
     CellResult,
-    Cost,
     TeacherResult,
     measure_cost,
     perform_cell,
     prepare_teacher,
 )
 from kdedge.bench.contenders import LABELS, STANDARDIZED, TUNED, Contender, contender, tuning
+from kdedge.bench.cost import Cost
 from kdedge.bench.table import Comparison
 from kdedge.bench.workers import perform_all
 from kdedge.core import console
@@ -70,7 +70,7 @@ def compare(asked: Asked) -> None:
     tuned = next(replace(each, label=TUNED, run=chosen) for each in grid.trials if each.label == chosen)
     contenders = [*grid.contenders[:1], tuned, *grid.contenders[1:]]
     cells = [grid.cell(each, seed) for each in contenders for seed in grid.seeds]
-    costs = grid.measure([grid.cell(each, grid.seeds[0]) for each in contenders])
+    costs = grid.measure(*(grid.cell(each, grid.seeds[0]) for each in (tuned, *contenders)))
     results, errors = grid.train(cells)
     recipe = grid.base.recipe.model_dump(mode="json", include={"data", "student", "teachers", "phases", "run"})
     made = Comparison(
@@ -151,9 +151,9 @@ class Grid:
             raise KdedgeError("plain KD could not be tuned", "", "\n  ".join(errors))
         return results
 
-    def measure(self, cells: Sequence[Cell]) -> dict[str, Cost]:
+    def measure(self, reference: Cell, *cells: Cell) -> dict[str, Cost]:
         """What each contender costs; one that cannot be measured is told of when it is trained."""
-        found = zip(cells, perform_all(measure_cost, cells, self.jobs), strict=True)
+        found = zip(cells, perform_all(partial(measure_cost, reference), cells, self.jobs), strict=True)
         return {cell.contender: cost for cell, cost in found if isinstance(cost, Cost)}
 
     def train(self, cells: Sequence[Cell]) -> tuple[list[CellResult], list[str]]:

@@ -3,10 +3,11 @@
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
-from kdedge.bench.cells import CellResult, Cost, TeacherResult
+from kdedge.bench.cells import CellResult, TeacherResult
 from kdedge.bench.contenders import LABELS, REFERENCES, STANDARDIZED, TUNED
+from kdedge.bench.cost import ROUNDS, Cost
 from kdedge.core.console import many, percent, size
 from kdedge.core.report import Record
 
@@ -46,8 +47,6 @@ class Line:
     """Means less those of the references, where these were trained."""
     seconds: float
     """Of an epoch, the median."""
-    times_kd: float | None
-    """The fastest epoch over plain KD's fastest."""
     cost: Cost | None
 
     @property
@@ -58,13 +57,9 @@ class Line:
     def is_below_labels(self) -> bool:
         return self.label != LABELS and self.gains.get(LABELS, 0) < 0
 
-    @property
-    def is_dear(self) -> bool:
-        return self.times_kd is not None and self.times_kd > DEAR
-
     def notes(self) -> list[str]:
         below = ["below the student that was not distilled"] if self.is_below_labels else []
-        return [*below, *([f"more than {DEAR} times the time of plain KD"] if self.is_dear else [])]
+        return [*below, *([why_dear(self.cost)] if is_dear(self.cost) else [])]
 
     def row(self) -> list[str]:
         return [
@@ -72,7 +67,7 @@ class Line:
             spread(self.top1),
             *(points(self.gains.get(name)) if name != self.label else "-" for name in REFERENCES),
             f"{self.seconds:.2f}",
-            "-" if self.times_kd is None else f"{self.times_kd:.2f}",
+            times(self.cost) if self.cost else "-",
             size(self.cost.memory_bytes) if self.cost else "-",
             many(self.cost.extra_params) if self.cost else "-",
             str(len(self.top1)),
@@ -85,14 +80,12 @@ def lines(made: Comparison) -> list[Line]:
     by_label = {label: [cell for cell in made.cells if cell.contender == label] for label in made.contenders}
     trained = {label: cells for label, cells in by_label.items() if cells}
     means = {label: statistics.mean(cell.top1 for cell in cells) for label, cells in trained.items()}
-    fastest = {label: min(cell.fastest_seconds for cell in cells) for label, cells in trained.items()}
     return [
         Line(
             label=label,
             top1=[cell.top1 for cell in cells],
             gains={name: means[label] - means[name] for name in REFERENCES if name in means},
             seconds=statistics.median(second for cell in cells for second in cell.epoch_seconds),
-            times_kd=fastest[label] / fastest[TUNED] if TUNED in fastest else None,
             cost=made.costs.get(label),
         )
         for label, cells in trained.items()
@@ -106,9 +99,22 @@ def warnings(found: Iterable[Line]) -> list[str]:
         if line.is_below_labels:
             below = -100 * line.gains[LABELS]
             told.append(f"{line.label} ends {below:.2f} points below the student on the labels alone")
-        if line.is_dear:
-            told.append(f"{line.label} takes {line.times_kd:.2f} times as long as plain KD")
+        if is_dear(line.cost):
+            told.append(f"{line.label} takes {line.cost.times_kd:.2f} times as long as plain KD")
     return told
+
+
+def is_dear(cost: Cost | None) -> TypeGuard[Cost]:
+    return cost is not None and cost.times_kd > DEAR
+
+
+def why_dear(cost: Cost) -> str:
+    return f"more than {DEAR} times the time of plain KD{cost.reason and f': {cost.reason}'}"
+
+
+def times(cost: Cost) -> str:
+    """Plain KD's: the median over rounds, the least and the greatest."""
+    return f"{cost.times_kd:.2f} ({'..'.join(f'{end:.2f}' for end in cost.times_kd_range)})"
 
 
 def spread(values: Sequence[float]) -> str:
@@ -153,9 +159,9 @@ def footer(made: Comparison) -> str:
         f"Teacher: {teacher.model}, {percent(teacher.top1)} ({teacher.source}). {views}",
         f"{TUNED}: {made.tuned}, the best of these on the validation images of seed {made.seeds[0]}: {tried}. "
         f"{LABELS}: cross-entropy alone. {STANDARDIZED}: logits of zero mean and unit spread, by its paper's weights.",
-        "Seconds of an epoch, with the pass over the validation images, are the median; those over plain KD's compare "
-        f"the fastest epochs. Peak memory is the {how} over a few steps, in a process of its own. Extra parameters are "
-        "those of the methods' own layers and of peers.",
+        "Seconds of an epoch, with the pass over the validation images, are the median. Times plain KD's: a training "
+        f"step of each in turn in one process, median and range of {ROUNDS} rounds. Peak memory is the {how} over a "
+        "few steps, in a process of its own. Extra parameters are those of the methods' own layers and of peers.",
         f"Device {teacher.device}; {machine}.",
     )
     return "\n\n".join(paragraphs)

@@ -109,6 +109,8 @@ class Method(nn.Module, ABC):
     presets: ClassVar[Mapping[str, Preset]] = {}
     depends_on: ClassVar[Mapping[str, str]] = {}
     """Why its terms change with the size or "order" of the "batch", or the size of the "map", where they do."""
+    dear: ClassVar[str] = ""
+    """Why a step of it takes longer than one of plain KD, where it takes much longer."""
     calibration_batches: int = 0
     """Batches of training images that `prepare` is to see."""
 

@@ -84,6 +84,8 @@ def test_comparison_has_every_contender_with_every_seed(compared: Compared) -> N
     for cost in compared.made["costs"].values():
         assert cost["memory_bytes"] > 2**20
         assert cost["extra_params"] == 0
+        least, greatest = cost["times_kd_range"]
+        assert 0 < least <= cost["times_kd"] <= greatest
 
 
 def test_what_was_trained_before_is_not_trained_again(compared: Compared) -> None:

@@ -1,4 +1,4 @@
-"""Every registered method goes on, after an interruption, as if there had been none."""
+"""Every registered method goes on, after an interruption, as if there had been none; no teacher changes meanwhile."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ def network(seed: int) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", METHODS.names())
-def test_interrupted_training_by_a_method_ends_in_the_same_bytes(
+def test_interrupted_training_by_a_method_ends_in_the_same_bytes_and_leaves_the_teacher_as_it_was(
     name: str, make_job: Callable[..., Job], teacher: FrozenTeacher, tmp_path: Path
 ) -> None:
     def job(folder: str) -> Job:
@@ -35,8 +35,11 @@ def test_interrupted_training_by_a_method_ends_in_the_same_bytes(
             parts["peers"] = (network(2),)
         return make_job({"epochs": 3, "methods": [{"name": name}]}, **parts)  # four steps an epoch
 
+    before = {key: value.clone() for key, value in teacher.state_dict().items()}
     train(job("whole"))
     for step in (2, 6):
         train_until(job("parts"), step)
     train(job("parts"))
     assert left(job("parts")) == left(job("whole"))
+    torch.testing.assert_close(teacher.state_dict(), before, rtol=0, atol=0)
+    assert all(parameter.grad is None for parameter in teacher.parameters())
