@@ -85,9 +85,9 @@ def write(stem: Path, costs: dict[str, Cost], threads: int) -> None:
     machine = ", ".join(f"{key} {value}" for key, value in made_with.items())
     write_text(
         stem.with_suffix(".md"),
-        f"ResNet-56 -> ResNet-20, batch 64, 100 classes; {threads} threads. A training step over one of plain KD, taken "
-        f"in turn in one process: median and range of {ROUNDS} rounds. Peak memory is the {how} over a few steps in a "
-        f"process of its own.\n\n{table}\n\n{machine}.\n",
+        f"ResNet-56 -> ResNet-20, batch 64, 100 classes; {threads} threads. A training step over one of plain KD, "
+        f"taken in turn in one process: median and range of {ROUNDS} rounds. Peak memory is the {how} over a few "
+        f"steps in a process of its own.\n\n{table}\n\n{machine}.\n",
     )
 
 

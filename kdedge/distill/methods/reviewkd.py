@@ -80,6 +80,7 @@ class ReviewKD(Method):
     presets: ClassVar[Mapping[str, Preset]] = {
         "paper": Preset(source="CIFAR-100, ResNet-56 to ResNet-20, any batch and map (authors' code)", weight=0.6)
     }
+    dear: ClassVar[str] = "every stage's map goes through convolutions as wide as the deepest stage"
     depends_on: ClassVar[Mapping[str, str]] = {"map": "its 3x3 convolutions see the neighbors of a place"}
 
     def __init__(self, config: ReviewConfig, student: Network, teacher: Network | None) -> None:
