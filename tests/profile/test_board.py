@@ -4,6 +4,7 @@ import platform
 import socket
 
 import pytest
+from tree import Programs, plant
 
 from kdedge.profile.board import fingerprint, in_container
 
@@ -48,6 +49,63 @@ def test_fingerprint_of_a_jetson(jetson):
     assert note["load"] == [0.5, 0.4, 0.3]
     assert note["distro"] == "Ubuntu 22.04.5 LTS"
     assert note["container"] is False
+
+
+STATE = {
+    "var/lib/nvpmodel/status": "pmode:0002 fmode:quiet",
+    "etc/nvpmodel.conf": "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=2 NAME=MAXN_SUPER >",
+    "sys/devices/system/cpu/online": "0-5",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_min_freq": 1510400,
+    "sys/class/devfreq/17000000.gpu/cur_freq": 918000000,
+    "sys/class/devfreq/17000000.gpu/min_freq": 918000000,
+    "sys/class/devfreq/17000000.gpu/max_freq": 918000000,
+    "sys/class/thermal/thermal_zone0/type": "tj-thermal",
+    "sys/class/thermal/thermal_zone0/temp": 41500,
+    "sys/class/hwmon/hwmon2/name": "pwmfan",
+    "sys/class/hwmon/hwmon2/pwm1": 88,
+}
+DPKG = "echo 'un  libnvinfer8 '; echo 'ii  libnvinfer10 10.3.0.30-1+cuda12.5'"
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    (tmp_path / "programs").mkdir()
+    return Programs(tmp_path / "programs", monkeypatch)
+
+
+def test_state_of_a_jetson_is_in_its_fingerprint(jetson, programs):
+    programs.add("dpkg-query", DPKG)
+    device = fingerprint({}, plant(jetson, STATE))
+    assert (device["match"]["power_mode"], device["match"]["clocks_pinned"]) == ("MAXN_SUPER", True)
+    note = device["note"]
+    assert (note["jetpack"], note["tensorrt_package"]) == ("6.2", "10.3.0.30+cuda12.5")
+    assert note["clocks"] == {"17000000.gpu": {"now": 918.0, "lowest": 918.0, "highest": 918.0, "governor": ""}}
+    assert (note["cpus_online"], note["temperatures"], note["fan"]) == ("0-5", {"tj-thermal": 41.5}, {"pwm": 88})
+    assert programs.calls[0].startswith("dpkg-query -W -f ")
+    assert json.loads(json.dumps(device)) == device
+
+
+def test_power_mode_without_its_status_file_is_asked_for(jetson, programs):
+    programs.add("nvpmodel", "printf 'NV Power Mode: 25W\\n1\\n'")
+    assert fingerprint({}, jetson)["match"]["power_mode"] == "25W"
+    assert programs.calls == ["nvpmodel -q"]
+
+
+def test_tool_that_fails_leaves_its_fact_out(jetson, programs):
+    programs.add("nvpmodel", "exit 1")
+    device = fingerprint({}, jetson)
+    assert "power_mode" not in device["match"]
+    assert "tensorrt_package" not in device["note"]
+    assert device["note"]["jetpack"] == "6.2"
+
+
+def test_other_boards_are_not_asked_for_what_a_jetson_has(tmp_path, programs):
+    programs.add("nvpmodel", "exit 1")
+    programs.add("dpkg-query", DPKG)
+    device = fingerprint({}, plant(tmp_path, {"proc/device-tree/model": "Some Board"}))
+    assert device["match"]["board"] == "Some Board"
+    assert not {"jetpack", "tensorrt_package"} & set(device["note"])
+    assert programs.calls == []
 
 
 def test_what_the_system_does_not_say_is_left_out(tmp_path):
