@@ -5,7 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
-import zipapp
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +14,38 @@ import pytest
 from onnx import TensorProto, helper
 
 import kdedge
+from kdedge.profile import closure
+from kdedge.profile.closure import agent_zip, closure_files
 
 PACKAGE = Path(kdedge.__file__).parent
-CLOSURE = sorted(
-    [
-        *PACKAGE.glob("engine/*.py"),
-        *(PACKAGE / f"profile/{name}.py" for name in ("__init__", "agent", "meter", "board")),
-        *(PACKAGE / f"{name}.py" for name in ("__init__", "core/__init__", "core/errors")),
-    ]
-)
+CLOSURE = closure_files()
 INSIDE_FUNCTIONS = {"onnx", "onnxruntime"}
+
+
+def test_closure_holds_what_says_so_and_the_packages_around_it(tmp_path, monkeypatch):
+    for name in ("__init__", "core/__init__", "core/errors", "core/load", "profile/__init__", "profile/agent"):
+        path = tmp_path / f"kdedge/{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('"""Part of the device closure."""\n' if name in ("core/errors", "profile/agent") else "")
+    (tmp_path / "kdedge/core/load.py").write_text("# Part of the device closure, but for once not in the docstring\n")
+    monkeypatch.setattr(closure, "PACKAGE", tmp_path / "kdedge")
+    found = [path.relative_to(tmp_path / "kdedge").as_posix() for path in closure_files()]
+    assert found == ["__init__.py", "core/__init__.py", "core/errors.py", "profile/__init__.py", "profile/agent.py"]
+
+
+def test_closure_holds_every_backend_and_all_that_is_sent():
+    names = {module_name(path) for path in CLOSURE}
+    backends = {module_name(path) for path in (PACKAGE / "engine").glob("*.py")}
+    assert backends < names
+    assert {"kdedge.profile.agent", "kdedge.profile.bootstrap", "kdedge.profile.supervisor"} < names
+
+
+def test_archive_is_the_same_bytes_each_time(archive):
+    first = archive.read_bytes()
+    agent_zip.cache_clear()
+    assert agent_zip() == first
+    with zipfile.ZipFile(archive) as opened:
+        assert {entry.date_time for entry in opened.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 def module_name(path):
@@ -70,12 +92,7 @@ def test_packages_of_the_closure_are_empty(name):
 
 @pytest.fixture
 def archive(tmp_path):
-    for path in CLOSURE:
-        copy = tmp_path / "closure" / path.relative_to(PACKAGE.parent)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, copy)
-    zipapp.create_archive(tmp_path / "closure", tmp_path / "agent.pyz", main="kdedge.profile.agent:main")
-    shutil.rmtree(tmp_path / "closure")
+    (tmp_path / "agent.pyz").write_bytes(agent_zip())
     return tmp_path / "agent.pyz"
 
 

@@ -1,6 +1,7 @@
 """What runs on the device, in a fresh process: one JSON request on stdin, one JSON reply on stdout.
 
     {"mode": "device",  "backend": "ort"}
+    {"mode": "build",   "backend": "ort", "onnx": "m.onnx", "out": "m.engine.onnx", "options": {}}
     {"mode": "latency", "backend": "ort", "model": "m.onnx", "options": {}, "shapes": {}, "batch": 1, "seed": 0,
                         "seconds": 1.0, "warmup_cap": 2.0}
     {"mode": "predict", "backend": "ort", "model": "m.onnx", "options": {}, "batch": 64,
@@ -14,15 +15,17 @@ Part of the device closure: Python 3.8, standard library and numpy.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import signal
 import sys
 import time
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from kdedge.core.errors import KdedgeError, ModelError
+from kdedge.core.errors import KdedgeError, MissingTool, ModelError
 
 if TYPE_CHECKING:
     from kdedge.engine.base import Arrays, Session
@@ -32,7 +35,7 @@ MILLISECOND = 1_000_000
 
 
 def respond(request: dict[str, Any]) -> dict[str, Any]:
-    modes = {"device": device, "latency": latency, "predict": predict, "cascade": cascade}
+    modes = {"device": device, "build": build, "latency": latency, "predict": predict, "cascade": cascade}
     mode = request.get("mode")
     if mode not in modes:
         raise KdedgeError(f"mode {mode!r} of the agent", "it has {}".format(", ".join(modes)))
@@ -48,6 +51,15 @@ def device(request: dict[str, Any]) -> dict[str, Any]:
     from kdedge.profile.board import fingerprint
 
     return {"device": fingerprint(backend(request["backend"]).versions())}
+
+
+def build(request: dict[str, Any]) -> dict[str, Any]:
+    """Build an engine for this machine, with its sidecar."""
+    from kdedge.engine.base import backend
+
+    engine = backend(request["backend"])
+    precision = engine.build(Path(request["onnx"]), Path(request["out"]), request.get("options", {}))
+    return {"precision_built": precision, **device(request)}
 
 
 def latency(request: dict[str, Any]) -> dict[str, Any]:
@@ -112,16 +124,25 @@ def reset_peak() -> bool:
 
 
 def predict(request: dict[str, Any]) -> dict[str, Any]:
-    """Run the arrays that are named after the model's inputs, a batch at a time, and write an array for each output."""
+    """Run the arrays that are named after the model's inputs, a batch at a time, and write an array for each output.
+
+    A cascade takes `images`; its outputs are the logits of every exit.
+    """
     import numpy as np
 
     from kdedge.engine.base import backend
+    from kdedge.engine.cascade import open_cascade
     from kdedge.engine.sidecar import atomic
 
-    path = Path(request["model"])
-    with backend(request["backend"]).open(path, request.get("options", {})) as session:
-        feeds = _load_arrays(Path(request["arrays"]), [spec.name for spec in session.inputs])
-        outputs = run_batches(session, feeds, request.get("batch", 1))
+    path, arrays, options = Path(request["model"]), Path(request["arrays"]), request.get("options", {})
+    if path.suffix == ".json":
+        with open_cascade(path, options) as opened:
+            feeds = _load_arrays(arrays, ["images"])
+            outputs = dict(zip(opened.names, opened.exits(feeds["images"])))  # noqa: B905 - 3.8 knows no strict
+    else:
+        with backend(request["backend"]).open(path, options) as session:
+            feeds = _load_arrays(arrays, [spec.name for spec in session.inputs])
+            outputs = run_batches(session, feeds, request.get("batch", 1))
     with atomic(Path(request["outputs"])) as temporary, temporary.open("wb") as file:
         np.savez(file, **cast("Any", outputs))
     return {"rows": len(next(iter(feeds.values()))), "outputs": sorted(outputs)}
@@ -194,16 +215,30 @@ def run_batches(session: Session, feeds: Arrays, batch: int) -> Arrays:
 
 def main() -> None:
     reply_to = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # with-blocks set back what they changed
     os.dup2(2, 1)  # whatever a library prints must not end up in the reply
     code = 0
     try:
         reply = respond(json.load(sys.stdin))
-    except KdedgeError as error:
+    except (KdedgeError, ModuleNotFoundError, OSError) as raised:
+        error = user_error(raised)
         code = error.exit_code
         reply = {"error": {"kind": type(error).__name__, "what": error.what, "why": error.why, "fix": error.fix}}
     with reply_to:
         json.dump(reply, reply_to)
     sys.exit(code)
+
+
+def user_error(error: Exception) -> KdedgeError:
+    """What to tell the user; raises what is none of theirs: a bug."""
+    if isinstance(error, KdedgeError):
+        return error
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("kdedge"):
+        package = error.name.split(".")[0]
+        return MissingTool(f"{package} is not installed", "the agent needs it", f"pip install {package}")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return KdedgeError("the disk is full", str(error), "df -h")
+    raise error
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from kdedge.core.report import ProcessSample, ProfileReport
 from kdedge.core.rundir import sha256_file
 from kdedge.core.stats import distribution
 from kdedge.engine.base import backend as library
+from kdedge.profile.files import external_data
 from kdedge.profile.targets import LocalTarget, Target
 
 SPREAD = 0.1
@@ -112,12 +113,7 @@ def summarize(
 
 def model_bytes(path: Path) -> int:
     """Of the file, and of the files beside it that an ONNX model keeps its weights in."""
-    import onnx
-
-    files = {path}
-    if path.suffix == ".onnx":
-        for tensor in onnx.load(path, load_external_data=False).graph.initializer:
-            files.update(path.parent / entry.value for entry in tensor.external_data if entry.key == "location")
+    files = {path, *(external_data(path) if path.suffix == ".onnx" else ())}
     return sum(file.stat().st_size for file in files)
 
 

@@ -1,14 +1,18 @@
-"""Where a model is measured: this machine, in a fresh process for every sample."""
+"""Where a model is measured: this machine or a device reached over SSH, in a fresh process for every sample."""
 
 import json
-import signal
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
-from kdedge.core import errors
 from kdedge.core.errors import KdedgeError
+from kdedge.profile.address import SCHEME, parse_address
+from kdedge.profile.reply import parse_reply
+from kdedge.profile.ssh import SshTarget
 
 PACKAGES = Path(__file__).parents[2]
 # The kdedge that is running, whatever the current folder holds or else is installed.
@@ -22,15 +26,26 @@ main()
 
 
 class Target(Protocol):
+    """To be used in a with-block, within which a device is held for this run alone."""
+
     def describe(self, backend: str) -> dict[str, Any]:
         """The machine's fingerprint."""
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
         """The agent's reply to one request, from a process of its own.
 
+        The files that the request names are this machine's, wherever the agent runs: what it reads is there for it,
+        and what it writes is here when this returns.
+
         Raises:
             KdedgeError: what the agent raised, or that it did not end well.
         """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
 class LocalTarget:
@@ -54,21 +69,31 @@ class LocalTarget:
             raise KdedgeError(f"agent, mode {request['mode']}", f"no reply within {self.timeout:g} s") from None
         return parse_reply(request, done)
 
+    def __enter__(self) -> Self:
+        return self
 
-def parse_reply(request: dict[str, Any], done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    """The reply, or the error it holds as the one that was raised over there."""
-    try:
-        reply: dict[str, Any] = json.loads(done.stdout)
-    except ValueError:
-        raise KdedgeError(f"agent, mode {request['mode']}, ended without a reply", _ending(done)) from None
-    if error := reply.get("error"):
-        raise getattr(errors, error["kind"])(error["what"], error["why"], error["fix"])
-    return reply
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
 
 
-def _ending(done: subprocess.CompletedProcess[str]) -> str:
-    if done.returncode == -signal.SIGKILL:
-        return "killed (SIGKILL): most likely out of memory"
-    said = done.stderr.strip().splitlines()
-    status = signal.Signals(-done.returncode).name if done.returncode < 0 else f"status {done.returncode}"
-    return f"{status}, its last words: {said[-1] if said else 'none'}"
+def parse_target(text: str = "local", *, wait: float = 0.0) -> Target:
+    """`local`, or `ssh://[user@]host[:port][?python=PATH]` with a host or an alias of the user's SSH configuration.
+
+    KDEDGE_SSH_COMMAND, `ssh` by default, is how SSH is called.
+
+    Args:
+        wait: seconds to wait for a device that another run measures on.
+
+    Raises:
+        KdedgeError: the text is neither.
+    """
+    if text in ("", "local"):
+        return LocalTarget()
+    if not text.startswith(SCHEME):
+        raise KdedgeError(
+            f"--target {text}", "expected local, or a device reached over SSH", f"--target {SCHEME}user@host"
+        )
+    command = shlex.split(os.environ.get("KDEDGE_SSH_COMMAND", "ssh"))
+    return SshTarget(parse_address(text), wait=wait, command=command)

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from sshd import HOW, SSHD, Server
 
 
 @pytest.fixture
@@ -20,3 +21,26 @@ def linear(tmp_path):
         return path
 
     return make
+
+
+@pytest.fixture
+def serve(needs, tmp_path, monkeypatch):
+    """serve(*lines of sshd_config) -> a device that SSH reaches, in a folder of its own."""
+    needs(SSHD, HOW)
+    servers = []
+
+    def start(*settings: str) -> Server:
+        folder = tmp_path / f"server-{len(servers)}"
+        folder.mkdir()
+        servers.append(Server(folder, *settings))
+        monkeypatch.setenv("KDEDGE_SSH_COMMAND", servers[-1].command)
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def device(serve):
+    return serve()

@@ -7,7 +7,7 @@ import pytest
 
 from kdedge.core.errors import KdedgeError, ModelError
 from kdedge.engine.base import Session, TensorSpec
-from kdedge.profile.agent import predict, resident, respond, run_batches
+from kdedge.profile.agent import predict, resident, respond, run_batches, user_error
 
 ONE = {"threads": 1}
 
@@ -36,6 +36,36 @@ def test_latency_reply_holds_one_whole_sample(linear):
     assert 0 < sample["baseline_bytes"] <= sample["peak_bytes"] < 2**30
 
 
+def test_build_reply_says_what_the_engine_computes_in(linear, tmp_path):
+    engine = tmp_path / "linear.engine.onnx"
+    code, reply, _ = ask({"mode": "build", "backend": "ort", "onnx": str(linear()), "out": str(engine), "options": ONE})
+    assert (code, reply["precision_built"]) == (0, {"fp32": 1})
+    assert set(reply["device"]) == {"match", "note"}
+    assert (tmp_path / "linear.engine.onnx.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "said"),
+    [
+        ("ModuleNotFoundError(name='numpy.linalg')", "MissingTool", "numpy is not installed"),
+        ("OSError(28, 'No space left on device')", "KdedgeError", "the disk is full"),
+    ],
+)
+def test_what_only_the_user_can_mend_is_no_traceback(raised, kind, said):
+    program = (
+        f"from kdedge.profile import agent\ndef respond(request): raise {raised}\nagent.respond = respond\nagent.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], input="{}", capture_output=True, text=True, timeout=60)
+    error = json.loads(done.stdout)["error"]
+    assert (error["kind"], error["what"], done.stderr) == (kind, said, "")
+
+
+@pytest.mark.parametrize("raised", ["ModuleNotFoundError(name='kdedge.engine.absent')", "OSError(5, 'Input/output')"])
+def test_bug_keeps_its_traceback(raised):
+    with pytest.raises((ModuleNotFoundError, OSError)):
+        user_error(eval(raised))
+
+
 def test_user_errors_come_back_as_json_with_their_exit_code(tmp_path):
     model = str(tmp_path / "absent.onnx")
     code, reply, _ = ask({"mode": "predict", "backend": "ort", "model": model, "arrays": "a", "outputs": "b"})
@@ -49,7 +79,7 @@ def test_user_errors_come_back_as_json_with_their_exit_code(tmp_path):
 
 
 def test_unknown_mode_is_refused():
-    with pytest.raises(KdedgeError, match="mode 'latancy' of the agent: it has device, latency, predict"):
+    with pytest.raises(KdedgeError, match="mode 'latancy' of the agent: it has device, build, latency, predict"):
         respond({"mode": "latancy"})
 
 
@@ -138,3 +168,19 @@ def test_output_without_a_row_for_each_input_is_refused():
 def test_arrays_without_rows_or_of_unequal_length_are_refused(rows, other):
     with pytest.raises(ModelError, match="rows by input"):
         run_batches(Sum(), {"x": np.ones(rows, dtype=np.float32), "z": np.ones(other, dtype=np.float32)}, batch=4)
+
+
+def test_agent_that_is_told_to_end_leaves_its_with_blocks():
+    program = (
+        "import os, signal\n"
+        "from kdedge.profile import agent\n"
+        "def respond(request):\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    finally:\n"
+        "        os.write(2, b'set back')\n"
+        "agent.respond = respond\n"
+        "agent.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], input="{}", capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "set back")

@@ -4,7 +4,9 @@ import pytest
 
 from kdedge.core.errors import KdedgeError, ModelError
 from kdedge.profile import targets
-from kdedge.profile.targets import LocalTarget, parse_reply
+from kdedge.profile.reply import parse_reply
+from kdedge.profile.ssh import SshTarget
+from kdedge.profile.targets import LocalTarget, parse_target
 
 DEVICE = {"mode": "device", "backend": "ort"}
 
@@ -57,3 +59,21 @@ def test_error_reply_keeps_its_kind_and_exit_code():
     with pytest.raises(KdedgeError) as caught:
         parse_reply(DEVICE, subprocess.CompletedProcess([], 5, reply, ""))
     assert (type(caught.value).__name__, caught.value.exit_code, caught.value.fix) == ("MissingTool", 5, "install it")
+
+
+def test_target_is_this_machine_unless_another_is_named():
+    assert isinstance(parse_target(), LocalTarget)
+    assert isinstance(parse_target("local"), LocalTarget)
+
+
+def test_target_over_ssh_is_called_as_the_user_calls_it(monkeypatch):
+    monkeypatch.setenv("KDEDGE_SSH_COMMAND", "ssh -F 'my config'")
+    target = parse_target("ssh://nano@board:2222")
+    assert isinstance(target, SshTarget)
+    assert target.command == ["ssh", "-F", "my config"]
+
+
+@pytest.mark.parametrize("text", ["board", "http://board", "nano@board", "ssh:board"])
+def test_unknown_kind_of_target_is_refused_with_the_line_to_type(text):
+    with pytest.raises(KdedgeError, match=rf"--target {text}: expected local.*\n  --target ssh://user@host"):
+        parse_target(text)
