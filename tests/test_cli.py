@@ -114,9 +114,9 @@ def test_profile_of_a_run_whose_name_has_a_dot_is_of_the_run(forkserver: Forkser
     [
         (["export", "--trt", "--preset", "tensorrt"], 2, "--trt and --preset: each chooses the export section"),
         (
-            ["profile", "--target", "ssh://jetson"],
-            5,
-            "--target ssh://jetson: this version measures on this machine only",
+            ["profile", "--target", "jetson"],
+            2,
+            "--target jetson: expected local, or a device reached over SSH",
         ),
         (["run", "no_such_recipe"], 2, "no recipe 'no_such_recipe': known: "),
         (["run", "quickstrat"], 2, "did you mean 'quickstart'?\n  kdedge ls"),

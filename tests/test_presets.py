@@ -13,8 +13,9 @@ from kdedge.core.load import load_preset, shipped
 from kdedge.core.recipe import Normalize
 from kdedge.engine.base import backend, backend_names
 from kdedge.engine.rows import run_rows
+from kdedge.export.int8 import to_int8
 from kdedge.export.onnx import export_onnx, read_metadata
-from kdedge.export.precision import to_fp16, to_int8
+from kdedge.export.precision import to_fp16
 
 FOLDER = Path(__file__).parents[1] / "export"
 FILES = sorted(path for path in FOLDER.rglob("*") if path.is_file())

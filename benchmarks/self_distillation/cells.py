@@ -18,8 +18,8 @@ from kdedge.data.build import Dataset, build_data
 from kdedge.data.loader import Normalizer, eval_batches
 from kdedge.distill.logs import read_rows
 from kdedge.engine.base import backend
+from kdedge.export.int8 import to_int8
 from kdedge.export.onnx import export_onnx
-from kdedge.export.precision import to_int8
 from kdedge.models.weights import load_weights
 from kdedge.pipeline.chain import perform
 from kdedge.pipeline.networks import build

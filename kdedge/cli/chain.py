@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from kdedge.cli.app import AllowCode, AsJson, Overrides, Quiet, RecipeName, RunFolder, app, output
-from kdedge.core.errors import KdedgeError, MissingTool, require
+from kdedge.core.errors import KdedgeError, require
 
 
 @app.command()
@@ -93,25 +93,36 @@ def profile(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     processes: Annotated[int | None, typer.Option(min=1, help="Fresh processes.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.01, help="Measured time in each process.")] = None,
-    target: Annotated[str, typer.Option(help="Where to measure.")] = "local",
+    target: Annotated[
+        str, typer.Option(metavar="local|ssh://[USER@]HOST[:PORT]", help="Where to build engines and measure.")
+    ] = "local",
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a device that another run measures on.")] = 0,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Latency and memory, each process fresh: of a run's engines, or of any ONNX model."""
+    """Latency and memory, each process fresh: of a run's engines, or of any ONNX model; here, or on a board."""
     output(quiet, as_json)
-    if target != "local":
-        raise MissingTool(f"--target {target}: this version measures on this machine only", "", "kdedge profile")
+    from kdedge.profile.targets import LocalTarget, parse_target
+
+    place = parse_target(target, wait=wait)
     given = {"batch": batch, "threads": threads, "processes": processes, "seconds": seconds}
     changes = {key: value for key, value in given.items() if value is not None}
     if what is not None and not what.is_dir() and (what.is_file() or what.suffix):
         from kdedge.pipeline.profile import profile_file
 
-        profile_file(what, changes, shape or [])
+        profile_file(what, changes, shape or [], place)
         return
-    from kdedge.pipeline.chain import perform_one
     from kdedge.pipeline.project import reopen
 
-    perform_one(reopen(what).with_profile(changes), "profile", again=True)
+    project = reopen(what).with_profile(changes)
+    if isinstance(place, LocalTarget):
+        from kdedge.pipeline.chain import perform_one
+
+        perform_one(project, "profile", again=True)
+    else:
+        from kdedge.pipeline.device import run_on
+
+        run_on(project, place)
 
 
 @app.command()

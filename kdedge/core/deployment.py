@@ -21,6 +21,11 @@ class Quantization(Section):
     activations: Literal["uint8", "int8"] = "uint8"
     symmetric: bool = False
     quantize_bias: bool = True
+    rest: Literal["fp32", "fp16"] = "fp32"
+    """What the layers compute in that are not quantized."""
+    sensitivity: bool = True
+    """Leave the layers in float that cost most, where int8 everywhere loses more than `tolerance.int8.top1_drop` of
+    the validation images."""
 
 
 class Tolerance(Section):

@@ -127,6 +127,29 @@ class Original(Record):
     macs: int
 
 
+class Sensitivity(Record):
+    """What int8 costs, layer by layer, and which layers were left in float for it."""
+
+    images: int
+    split: str
+    """Whose images it was judged on; never those of the test."""
+    limit: float
+    """Top-1 that int8 may lose, as a fraction."""
+    drop_everywhere: float
+    """Top-1 that is lost with every layer in int8."""
+    drop: float
+    """Top-1 that is lost by what was kept."""
+    errors: dict[str, float] = {}
+    """Mean squared error of the logits over their mean square, with this layer alone in int8; worst first."""
+    left_in_float: list[str] = []
+
+    def told(self) -> list[str]:
+        """One sentence where layers were left in float."""
+        kept = ", ".join(self.left_in_float)
+        lost = f"{100 * self.drop_everywhere:.2f} points of {self.images} {self.split} images"
+        return [f"int8 everywhere loses {lost}, with {kept} left in float {100 * self.drop:.2f}"] if kept else []
+
+
 class ExportReport(Record):
     onnx: dict[str, ExportedFile]
     engines: dict[str, ExportedFile] = {}
@@ -140,6 +163,8 @@ class ExportReport(Record):
     """Of one image as the files take it."""
     original: Original | None = None
     """None for a student that was not lightened."""
+    sensitivity: Sensitivity | None = None
+    """None without int8, or where no limit is set."""
     opset: int
     backend: str = ""
     environment: dict[str, str] = {}

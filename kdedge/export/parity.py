@@ -1,5 +1,6 @@
 """Whether each hop on the way to the engine still computes what the one before it did, image by image."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 Logits = NDArray[np.float32]
 Labels = NDArray[np.integer[Any]]
+LOWER = Tolerance(agreement=0.99, top1_drop=0.01)
+"""What an engine of less than fp32 may lose against its ONNX file."""
 ROUNDING = 1e-12  # of a difference of two accuracies
 
 
@@ -144,3 +147,13 @@ def exceeded(hop: Hop, top1_drop: float, tolerance: Tolerance) -> list[str]:
     if tolerance.top1_drop is not None and top1_drop > tolerance.top1_drop + ROUNDING:
         problems.append(f"top-1 fell by {100 * top1_drop:.4g} points, limit {100 * tolerance.top1_drop:g}")
     return problems
+
+
+def refuse(hops: Iterable[Hop]) -> None:
+    """Raises ModelError when one of them loses more than is tolerated."""
+    lines = [f"{hop.name} against {hop.reference}: {problem}" for hop in hops for problem in hop.problems]
+    if lines:
+        raise ModelError(
+            "a hop loses more than the recipe tolerates", "\n  ".join(lines),
+            "see export.tolerance, export.calibration.method, or leave the precision out of export.precisions",
+        )  # fmt: skip

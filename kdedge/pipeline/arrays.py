@@ -5,11 +5,9 @@ Below this line of the pipeline nothing knows a data set: export, engine, profil
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from kdedge.core.deployment import Export
@@ -55,15 +53,3 @@ def write(path: Path, images: ImageSet | FolderSet, normalize: Normalize, prepro
         labels.append(batch.labels.numpy())
     with atomic_path(path) as temporary:
         np.savez(temporary, images=np.concatenate(parts), labels=np.concatenate(labels), ids=ids.numpy())
-
-
-class Arrays(NamedTuple):
-    images: NDArray[Any]
-    """(N, C, H, W) float32 normalized, or (N, H, W, C) uint8 where the graph prepares them."""
-    labels: NDArray[np.int64]
-    ids: NDArray[np.int64]
-
-
-def read_arrays(path: Path) -> Arrays:
-    with np.load(path, allow_pickle=False) as file:
-        return Arrays(*(file[name] for name in Arrays._fields))

@@ -6,17 +6,21 @@ from torch import nn
 
 from kdedge.core.errors import ModelError
 from kdedge.core.recipe import Model, Normalize
-from kdedge.core.report import ExportedFile, ExportReport, Original
+from kdedge.core.report import ExportedFile, ExportReport, Original, Sensitivity
 from kdedge.core.rundir import sha256_file, write_json
 from kdedge.data.build import Dataset, build_data
 from kdedge.engine.base import backend
 from kdedge.engine.cascade import Link, cascade_record
+from kdedge.export.arrays import read_arrays
 from kdedge.export.exits import cut
+from kdedge.export.int8 import Calibrated
 from kdedge.export.onnx import INPUT, NO_EXITS, Outputs, export_onnx
-from kdedge.export.precision import to_fp16, to_int8
+from kdedge.export.parity import refuse
+from kdedge.export.precision import to_fp16
+from kdedge.export.sensitivity import Judge, within_limit
 from kdedge.models.cost import cost
 from kdedge.models.weights import load_weights
-from kdedge.pipeline.arrays import read_arrays, write_arrays
+from kdedge.pipeline.arrays import write_arrays, write_validation
 from kdedge.pipeline.environment import environment
 from kdedge.pipeline.heads import Exported, choose_exits
 from kdedge.pipeline.hops import Hops
@@ -54,13 +58,14 @@ def run(project: Project) -> list[str]:
         exit=exported.outputs.exit,
         exits=list(exported.exits),
         original=original,
+        sensitivity=work.sensitivity,
         opset=recipe.export.opset,
         backend=recipe.export.backend,
         environment=environment(),
     )
     write_json(project.run / EXPORT, report)
     show_export(report)
-    refuse(report)
+    refuse(report.hops)
     return [*work.artifacts, *hops.artifacts, EXPORT]
 
 
@@ -73,6 +78,7 @@ class Exporting:
         self.onnx: dict[str, ExportedFile] = {}
         self.engines: dict[str, ExportedFile] = {}
         self.cascades: dict[str, ExportedFile] = {}
+        self.sensitivity: Sensitivity | None = None
 
     def load(self, model: Model, weights: str) -> nn.Module:
         network = build(model, self.dataset, self.project.recipe.seed)
@@ -88,11 +94,29 @@ class Exporting:
             if precision == "fp16":
                 to_fp16(fp32, path)
             elif precision == "int8":
-                images = read_arrays(self.run / "arrays/calibration.npz").images
-                to_int8(fp32, path, images, self.recipe)
+                self.int8(fp32, path)
             self.keep(precision, path)
             if exported.outputs.features:
                 self.cascade(precision, path, exported.outputs)
+
+    def int8(self, fp32: Path, path: Path) -> None:
+        """All layers, or all but those that it takes to stay within the recipe's limit."""
+        calibrated = Calibrated(fp32, read_arrays(self.run / "arrays/calibration.npz").images, self.recipe)
+        limit = self.recipe.tolerance.int8.top1_drop
+        if self.recipe.quantization.sensitivity and limit is not None:
+            split, name = self.unseen()
+            arrays = read_arrays(self.run / name)
+            self.sensitivity = within_limit(Judge(calibrated, arrays.images, arrays.labels), limit, split)
+        calibrated.quantize(path, keep=self.sensitivity.left_in_float if self.sensitivity else ())
+
+    def unseen(self) -> tuple[str, str]:
+        """Images to choose on, which are not the test's: what they are called, and their file."""
+        if not len(self.dataset.validation):
+            return "calibration", "arrays/calibration.npz"
+        name = "arrays/validation.npz"
+        write_validation(self.dataset, self.recipe.preprocess, self.run / name)
+        self.artifacts.append(name)
+        return "validation", name
 
     def teacher(self, network: nn.Module) -> None:
         """In fp32, so that it is measured beside its student."""
@@ -162,12 +186,3 @@ class Exporting:
 
 def alike(one: Model, other: Model) -> bool:
     return (one.name, one.options, one.lighten) == (other.name, other.options, other.lighten)
-
-
-def refuse(report: ExportReport) -> None:
-    lines = [f"{hop.name} against {hop.reference}: {problem}" for hop in report.hops for problem in hop.problems]
-    if lines:
-        raise ModelError(
-            "a hop loses more than the recipe tolerates", "\n  ".join(lines),
-            "see export.tolerance, export.calibration.method, or leave the precision out of export.precisions",
-        )  # fmt: skip

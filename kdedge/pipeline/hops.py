@@ -14,12 +14,9 @@ from kdedge.data.loader import Normalizer
 from kdedge.engine.base import backend
 from kdedge.engine.cascade import open_cascade
 from kdedge.engine.rows import run_rows
+from kdedge.export.arrays import read_arrays
 from kdedge.export.onnx import OUTPUT
-from kdedge.export.parity import Logits, Predictions, compare, predict_torch
-from kdedge.pipeline.arrays import read_arrays
-
-LOWER = Tolerance(agreement=0.99, top1_drop=0.01)
-"""What an engine of less than fp32 may lose against its ONNX file."""
+from kdedge.export.parity import LOWER, Logits, Predictions, compare, predict_torch
 
 
 class Hops:

@@ -12,7 +12,7 @@ from kdedge.export.onnx import INPUT
 from kdedge.pipeline.project import EXPORT, TRAINING, Project
 from kdedge.pipeline.show import show_profiles
 from kdedge.profile.measure import parse_shapes, profile_model
-from kdedge.profile.targets import LocalTarget
+from kdedge.profile.targets import LocalTarget, Target
 
 
 def run(project: Project) -> list[str]:
@@ -63,19 +63,20 @@ def note_lightening(reports: dict[str, ProfileReport], export: ExportReport, mac
     reports["fp32"].notes.append(f"{fewer:.1f} times fewer MACs than the original {export.original.model}: {bought}")
 
 
-def profile_file(path: Path, changes: dict[str, float], shapes: list[str]) -> None:
+def profile_file(path: Path, changes: dict[str, float], shapes: list[str], target: Target) -> None:
     """Measure an ONNX model or an engine that belongs to no run; prints, writes nothing."""
     if not path.is_file():
         raise ModelError(f"{path} is not there", "neither a run's folder nor a model", "kdedge profile MODEL.onnx")
-    report = profile_model(
-        path,
-        "ort",
-        Profile().model_copy(update=changes),
-        name=path.stem,
-        shapes=parse_shapes(shapes),
-        precision=None,
-        options={},
-        target=LocalTarget(),
-    )
+    with target:
+        report = profile_model(
+            path,
+            "ort",
+            Profile().model_copy(update=changes),
+            name=path.stem,
+            shapes=parse_shapes(shapes),
+            precision=None,
+            options={},
+            target=target,
+        )
     show_profiles([report])
     console.emit(report)

@@ -1,5 +1,7 @@
 """What each command prints at its end: one table."""
 
+from collections.abc import Sequence
+
 from kdedge.core import console
 from kdedge.core.console import many, percent, show_table, size
 from kdedge.core.exits import ExitsReport
@@ -44,11 +46,17 @@ def training_row(label: str, network: TrainedModel) -> list[str]:
     ]
 
 
+def show_hops(title: str, hops: Sequence[Hop]) -> None:
+    columns = ("hop", "against", "top-1", "top-5", "ECE", "agreement", "max error", "mean error")
+    show_table(title, columns, [hop_row(hop) for hop in hops])
+
+
 def show_export(report: ExportReport) -> None:
-    columns: tuple[str, ...] = ("hop", "against", "top-1", "top-5", "ECE", "agreement", "max error", "mean error")
-    rows = [hop_row(hop) for hop in report.hops if "/" not in hop.name]  # of the early exits the table below has enough
     exit_ = f", exit {report.exit}" if report.exit else ""
-    show_table(f"export: opset {report.opset}, {report.backend}{exit_}", columns, rows)
+    whole = [hop for hop in report.hops if "/" not in hop.name]  # of the early exits the table below has enough
+    show_hops(f"export: opset {report.opset}, {report.backend}{exit_}", whole)
+    for sentence in report.sensitivity.told() if report.sensitivity else ():
+        console.say(sentence)
     if report.exits:
         precisions = [name for name in report.onnx if report.quality(name)]
         columns = ("exit", "after", "parameters", "MACs", *(f"{name} top-1" for name in precisions))

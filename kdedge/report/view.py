@@ -116,6 +116,8 @@ def notes(export: ExportReport | None, profiles: Sequence[ProfileReport]) -> lis
         if export
         else []
     )
+    if export and export.sensitivity:
+        found += export.sensitivity.told()
     found += [f"{profile.name}: {note}" for profile in profiles for note in profile.notes]
     return list(dict.fromkeys(found))
 

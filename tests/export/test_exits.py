@@ -24,8 +24,9 @@ from kdedge.distill.methods.self_distill import SelfDistill, SelfDistillConfig
 from kdedge.engine.base import backend
 from kdedge.engine.rows import run_rows
 from kdedge.export.exits import cut
+from kdedge.export.int8 import to_int8
 from kdedge.export.onnx import Outputs, export_onnx, load, read_metadata
-from kdedge.export.precision import to_fp16, to_int8
+from kdedge.export.precision import to_fp16
 from kdedge.models.features import FeaturePoint, feature_points
 from kdedge.models.zoo import build_model
 

@@ -11,8 +11,9 @@ from kdedge.core.deployment import Export, Tolerance, Tolerances
 from kdedge.core.errors import ModelError
 from kdedge.engine.base import backend
 from kdedge.engine.rows import run_rows
+from kdedge.export.int8 import to_int8
 from kdedge.export.parity import Predictions, compare, predict_torch
-from kdedge.export.precision import to_fp16, to_int8
+from kdedge.export.precision import to_fp16
 
 Images = NDArray[np.float32]
 LABELS = np.array([0, 1, 1, 0])

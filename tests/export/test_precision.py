@@ -14,8 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from kdedge.core.deployment import Calibration, Export, Quantization
 from kdedge.core.errors import ModelError
 from kdedge.core.stats import output_error
+from kdedge.export.int8 import to_int8
 from kdedge.export.onnx import load, read_metadata
-from kdedge.export.precision import to_fp16, to_int8
+from kdedge.export.precision import to_fp16
 
 Images = NDArray[np.float32]
 Infer = Callable[[Path, NDArray[Any]], NDArray[np.float32]]
@@ -98,7 +99,8 @@ def test_smaller_precisions_keep_the_metadata(fp32: Path, images: Images, tmp_pa
     assert read_metadata(tmp_path / "int8.onnx") == exact | {
         "precision": "int8",
         "calibration": {"method": "minmax", "images": 20, "percentile": 99.99, "chunk": 64},
-        "quantization": {"activations": "int8", "symmetric": True, "quantize_bias": False},
+        "quantization": {"activations": "int8", "symmetric": True, "quantize_bias": False, "rest": "fp32"},
+        "left_in_float": [],
     }
     assert [entry.key for entry in load(tmp_path / "int8.onnx").metadata_props] == ["kdedge"]
 

@@ -15,8 +15,9 @@ from torchvision.transforms import v2
 from kdedge.core.deployment import Export, Quantization
 from kdedge.core.errors import ModelError
 from kdedge.core.stats import output_error
+from kdedge.export.int8 import to_int8
 from kdedge.export.onnx import load
-from kdedge.export.precision import to_fp16, to_int8
+from kdedge.export.precision import to_fp16
 from kdedge.export.preprocess import preprocess_nodes
 
 Write = Callable[..., Path]

@@ -7,8 +7,9 @@ import torch
 from kdedge.core.deployment import Export
 from kdedge.core.recipe import Data
 from kdedge.data.build import build_data
+from kdedge.export.arrays import read_arrays
 from kdedge.pipeline import arrays
-from kdedge.pipeline.arrays import read_arrays, spread, write_arrays
+from kdedge.pipeline.arrays import spread, write_arrays
 
 
 @pytest.mark.parametrize(

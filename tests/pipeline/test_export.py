@@ -53,6 +53,23 @@ def test_preset_is_exported_instead_of_the_recipes_section(forkserver: Forkserve
         assert session.inputs[0].shape[0] == 1
 
 
+def test_layers_that_int8_ruins_are_left_in_float(forkserver: Forkserver, copied: Finished) -> None:
+    rough = "{precisions: [fp32, int8], calibration: {images: 64, method: percentile, percentile: 95}, "
+    (copied.folder / "rough.yaml").write_text(rough + "tolerance: {int8: {top1_drop: 0.15}}}")
+    code, process = forkserver.run(["export", "--preset", "rough.yaml"], copied.folder)
+    assert code == 0, process.stderr
+    found = copied.json("export.json")["sensitivity"]
+    assert (found["split"], found["images"], found["limit"]) == ("validation", 80, 0.15)
+    assert found["drop"] <= 0.15 < found["drop_everywhere"]
+    kept = found["left_in_float"]
+    assert list(found["errors"])[: len(kept)] == kept
+    assert "int8 everywhere loses " in process.stdout
+    with backend("ort").open(copied.run / "export/student.int8.onnx", {}) as session:
+        built = session.precision_built()
+    assert built["int8"]
+    assert built["fp32"] >= len(kept) > 0
+
+
 def test_engine_that_is_int8_in_name_only_is_refused(copied: Finished) -> None:
     project = reopen(copied.run)
     work = Exporting(project, None)  # type: ignore[arg-type]  (nothing here needs images)

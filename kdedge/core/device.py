@@ -1,0 +1,16 @@
+"""What is recorded of a run on a device that is not the one that exported it."""
+
+from typing import Any
+
+from kdedge.core.report import Hop, Record
+
+
+class DeviceReport(Record):
+    """A run's engines on a device that is not the one that exported it."""
+
+    device: dict[str, dict[str, Any]]
+    backend: str
+    hops: list[Hop]
+    """engine-fp32 and so on, each against its ONNX file, which was asked where it was exported."""
+    profiles: list[str]
+    """Names of the records beside this one."""
