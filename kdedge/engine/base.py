@@ -12,7 +12,7 @@ import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kdedge.core.errors import KdedgeError, ModelError, nearest
@@ -48,6 +48,8 @@ class Session(abc.ABC):
 
     max_batch: int | None = None
     """The largest batch it takes; None where there is no limit."""
+    device_memory: Mapping[str, int] = MappingProxyType({})
+    """Bytes that it holds on a GPU, by what for; empty where that is not known."""
 
     def __init__(
         self, model: str, inputs: list[TensorSpec], outputs: list[TensorSpec], provider: str, precision: dict[str, int]
@@ -162,11 +164,9 @@ class Backend(abc.ABC):
         settings, versions = self.settings(options), self.versions()
         _must_exist(onnx)
         with atomic(out) as temporary:
-            precision = self._build(onnx, temporary, settings)
-        write_sidecar(
-            out, onnx, {"backend": self.name, "versions": versions, "options": settings, "precision": precision}
-        )
-        return precision
+            record = self._build(onnx, temporary, settings)
+        write_sidecar(out, onnx, {"backend": self.name, "versions": versions, "options": settings, **record})
+        return dict(record["precision"])
 
     def open(self, path: Path, options: dict[str, Any]) -> Session:
         """Open an engine, or an ONNX file as it is.
@@ -178,11 +178,19 @@ class Backend(abc.ABC):
         _must_exist(path)
         if not path.name.endswith(self.suffix):
             return self._open(path, settings, None)
-        return self._open(path, settings, checked_sidecar(path, self.name, versions))
+        return self._open(path, settings, checked_sidecar(path, self.name, versions, self.may_differ))
+
+    def may_differ(self, sidecar: dict[str, Any], versions: dict[str, str]) -> set[str]:  # noqa: ARG002
+        """Fields of an engine's sidecar that need not be this machine's, such as device.cpu."""
+        return set()
 
     @abc.abstractmethod
-    def _build(self, onnx: Path, out: Path, settings: dict[str, Any]) -> dict[str, int]:
-        """Returns the nodes by the type they compute in, read back from what was built; empty where it does not say."""
+    def _build(self, onnx: Path, out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+        """What the sidecar shall say of the engine.
+
+        At least `precision`: its nodes by the type they compute in, read back from what was built, and empty where it
+        does not say.
+        """
 
     @abc.abstractmethod
     def _open(self, path: Path, settings: dict[str, Any], sidecar: dict[str, Any] | None) -> Session: ...

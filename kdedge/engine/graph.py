@@ -73,6 +73,16 @@ def count_precisions(path: Path) -> dict[str, int]:
     return counts
 
 
+def operators_of(path: Path) -> set[str]:
+    """The operators of a file's nodes.
+
+    Raises:
+        MissingTool: onnx is not installed.
+    """
+    onnx = require("onnx", "", "telling what types an ONNX file asks for")
+    return {str(node.op_type) for node in onnx.load(str(path), load_external_data=False).graph.node}
+
+
 def _precision(op: str, taken: str) -> str:
     if op in MOVES:
         return ""

@@ -1,4 +1,4 @@
-"""ONNX Runtime.  Its engine is the model as optimized offline for this CPU, so that opening it does no such work.
+"""ONNX Runtime on the CPU.  Its engine is the model as optimized offline for it, so that opening does no such work.
 
 Part of the device closure: Python 3.8, standard library, numpy and onnxruntime.
 """
@@ -6,7 +6,7 @@ Part of the device closure: Python 3.8, standard library, numpy and onnxruntime.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from kdedge.engine.base import Arrays
 
 PROVIDERS = ("CPUExecutionProvider",)
+CUDA, TENSORRT = ON_GPU = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+INSTALL = "pip uninstall onnxruntime; pip install onnxruntime-gpu   (on a Jetson: the wheel made for its JetPack)"
+LIBRARIES = {
+    CUDA: 'pip install "onnxruntime-gpu[cuda,cudnn]"   (CUDA and cuDNN of the versions it was built with)',
+    TENSORRT: "put the libraries of the TensorRT that this onnxruntime-gpu was built with on LD_LIBRARY_PATH",
+}
 LEVELS = {
     "none": "ORT_DISABLE_ALL",
     "basic": "ORT_ENABLE_BASIC",
@@ -37,10 +43,13 @@ PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? f
 class OrtBackend(Backend):
     name = "ort"
     suffix = ".engine.onnx"
-    defaults = MappingProxyType({"threads": None, "provider": PROVIDERS[0], "graph_optimization": "all"})
+    defaults: Mapping[str, Any] = MappingProxyType(
+        {"threads": None, "provider": PROVIDERS[0], "graph_optimization": "all"}
+    )
+    choices: Mapping[str, Collection[str]] = MappingProxyType({"provider": PROVIDERS, "graph_optimization": LEVELS})
 
     def versions(self) -> dict[str, str]:
-        return {"onnxruntime": str(_onnxruntime().__version__)}
+        return {"onnxruntime": str(onnxruntime().__version__)}
 
     def settings(self, options: dict[str, Any]) -> dict[str, Any]:
         """Without `threads`: the physical cores this process may use.  An engine is past its `graph_optimization`."""
@@ -49,34 +58,34 @@ class OrtBackend(Backend):
             settings["threads"] = usable_cores()
         if type(settings["threads"]) is not int or settings["threads"] < 1:
             raise KdedgeError(
-                "option threads of backend ort",
+                f"option threads of backend {self.name}",
                 "expected a whole number from 1 on, given {!r}".format(settings["threads"]),
             )
-        for key, known in (("provider", PROVIDERS), ("graph_optimization", tuple(LEVELS))):
+        for key, known in self.choices.items():
             if settings[key] not in known:
                 raise KdedgeError(
-                    f"option {key} of backend ort has no value {settings[key]!r}",
+                    f"option {key} of backend {self.name} has no value {settings[key]!r}",
                     nearest(str(settings[key]), known),
                 )
         return settings
 
-    def _build(self, onnx: Path, out: Path, settings: dict[str, Any]) -> dict[str, int]:
-        options = _session_options(settings, settings["graph_optimization"])
+    def _build(self, onnx: Path, out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+        options = session_options(settings, settings["graph_optimization"])
         options.optimized_model_filepath = str(out)
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", out.name + ".data")
         options.add_session_config_entry(
             "session.optimized_model_external_initializers_min_size_in_bytes", str(INLINE_BYTES)
         )
-        source = _create(onnx, options, settings["provider"])
-        built = _create(out, _session_options(settings, "none"), settings["provider"])
+        source = create(onnx, options, settings["provider"])
+        built = create(out, session_options(settings, "none"), settings["provider"])
         stale = _input_names(built) - _input_names(source)
         if stale:  # weights that an old model lists as inputs, and that optimization folded away
             remove_inputs(out, stale)
-        return count_precisions(out)
+        return {"precision": count_precisions(out)}
 
     def _open(self, path: Path, settings: dict[str, Any], sidecar: dict[str, Any] | None) -> Session:
         level = settings["graph_optimization"] if sidecar is None else "none"
-        session = _create(path, _session_options(settings, level), settings["provider"])
+        session = create(path, session_options(settings, level), settings["provider"])
         return OrtSession(path, session, {} if sidecar is None else sidecar.get("precision", {}))
 
 
@@ -102,13 +111,13 @@ class OrtSession(Session):
         self._session = self._feeds = None
 
 
-def _onnxruntime() -> Any:
+def onnxruntime() -> Any:
     return require("onnxruntime", "", "backend ort")
 
 
 def _failures() -> tuple[type[Exception], ...]:
     """ONNX Runtime's exceptions; they have no base class of their own."""
-    native = vars(_onnxruntime().capi.onnxruntime_pybind11_state).values()
+    native = vars(onnxruntime().capi.onnxruntime_pybind11_state).values()
     return tuple(kind for kind in native if isinstance(kind, type) and issubclass(kind, Exception))
 
 
@@ -126,8 +135,8 @@ def _explained(path: Path) -> Iterator[None]:
         raise ModelError(f"model {path}", _cause(error)) from error
 
 
-def _session_options(settings: dict[str, Any], level: str) -> Any:
-    ort = _onnxruntime()
+def session_options(settings: dict[str, Any], level: str) -> Any:
+    ort = onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = SILENT
     options.intra_op_num_threads = settings["threads"]
@@ -136,19 +145,32 @@ def _session_options(settings: dict[str, Any], level: str) -> Any:
     return options
 
 
-def _create(path: Path, options: Any, provider: str) -> Any:
-    ort = _onnxruntime()
+def create(path: Path, options: Any, provider: str, of_provider: Mapping[str, str] = MappingProxyType({})) -> Any:
+    """ONNX Runtime's session.
+
+    Args:
+        of_provider: the provider's own options.
+
+    Raises:
+        MissingTool: this onnxruntime was built without the provider, or cannot load it.
+        ModelError: onnxruntime refuses the model.
+    """
+    ort = onnxruntime()
     if provider not in ort.get_available_providers():
         raise MissingTool(
             f"{provider} is not in this onnxruntime",
             "it has {}".format(", ".join(ort.get_available_providers())),
+            INSTALL if provider in ON_GPU else "",
         )
     with _explained(path):
-        session = ort.InferenceSession(str(path), options, providers=[provider])
+        session = ort.InferenceSession(
+            str(path), options, providers=[(provider, dict(of_provider))], enable_fallback=False
+        )
     if session.get_providers()[0] != provider:
-        raise ModelError(
-            f"model {path}",
-            f"asked for {provider}, but onnxruntime fell back to {session.get_providers()[0]}",
+        raise MissingTool(
+            f"{provider} does not load",
+            f"asked for it, onnxruntime fell back to {session.get_providers()[0]}",
+            LIBRARIES.get(provider, ""),
         )
     return session
 

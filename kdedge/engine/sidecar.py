@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from kdedge.core.errors import ModelError
 from kdedge.engine import machine
 
 SCHEMA = 1
+FLAGS = ("ort", "trt")  # backends that kdedge export has a flag for; the others are the recipe's
 
 
 def sidecar_path(engine: Path) -> Path:
@@ -54,17 +55,26 @@ def write_sidecar(engine: Path, onnx: Path, content: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def checked_sidecar(engine: Path, backend: str, versions: dict[str, str]) -> dict[str, Any]:
+def checked_sidecar(
+    engine: Path,
+    backend: str,
+    versions: dict[str, str],
+    may_differ: Callable[[dict[str, Any], dict[str, str]], set[str]],
+) -> dict[str, Any]:
     """The sidecar of an engine that this machine may open.
 
+    Args:
+        may_differ: given the sidecar and `versions`, the fields that need not be this machine's.
+
     Raises:
-        ModelError: no readable sidecar, other bytes than it describes, or built by another library or for another CPU.
+        ModelError: no readable sidecar, other bytes than it describes, or built by another library or for another
+            machine; it names the first field that differs.
     """
     record = _read(engine, backend)
     here = {"schema_version": SCHEMA, "backend": backend, "versions": versions, "device": machine.identity()}
-    built = dict(_flat(record))
+    built, free = dict(_flat(record)), may_differ(record, versions)
     for field, value in _flat(here):
-        if built.get(field) != value:
+        if built.get(field) != value and field not in free:
             raise ModelError(f"engine {engine}", f"{field}: built with {built.get(field)}, here {value}", _fix(backend))
     if record.get("engine_sha256") != sha256_file(engine):
         raise ModelError(
@@ -101,4 +111,5 @@ def _read(engine: Path, backend: str) -> dict[str, Any]:
 
 
 def _fix(backend: str) -> str:
-    return f"kdedge export --{backend}   (builds it again, for this machine)"
+    flag = f" --{backend}" if backend in FLAGS else ""
+    return f"kdedge export{flag}   (builds it again, for this machine)"

@@ -1,5 +1,7 @@
 """Running a TensorRT engine: one execution context, one stream, pinned buffers for the largest batch.
 
+With a CUDA graph the network is launched as one; what surrounds it, the copies, is not part of the graph.
+
 Part of the device closure: Python 3.8, standard library and numpy; `trt` and `cuda` are tensorrt and pycuda.driver.
 """
 
@@ -10,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdedge.core.errors import MissingTool, ModelError, require
+from kdedge.core.errors import KdedgeError, MissingTool, ModelError
 from kdedge.engine.base import Session, TensorSpec
-from kdedge.engine.trt_build import make_log
+from kdedge.engine.trt_cuda import Graph, enter_context
+from kdedge.engine.trt_log import make_log
 
 if TYPE_CHECKING:
     from kdedge.engine.base import Arrays
@@ -29,44 +32,44 @@ DTYPES = {
 }
 
 
-def open_engine(trt: Any, path: Path, precision: dict[str, int]) -> TensorRTSession:
+def open_engine(trt: Any, path: Path, sidecar: dict[str, Any], cuda_graph: bool = False) -> TensorRTSession:
     """A session on the first GPU; it belongs to the thread that opens it.
 
     Raises:
         ModelError: TensorRT does not take the engine.
+        KdedgeError: a CUDA graph of an engine that runs on an accelerator.
         MissingTool: no pycuda, or a TensorRT before 8.5.
     """
     if not hasattr(trt.IExecutionContext, "execute_async_v3"):
         raise MissingTool(f"TensorRT {trt.__version__} is too old", "kdedge needs 8.5 (JetPack 5.1) or newer")
-    cuda = require("pycuda.driver", "tensorrt", "running a TensorRT engine")
-    cuda.init()
-    context = cuda.Device(0).retain_primary_context()  # the one that TensorRT itself uses
-    context.push()
+    if cuda_graph and sidecar.get("options", {}).get("dla_core") is not None:
+        raise KdedgeError(f"engine {path}", "it runs on a deep learning accelerator, which takes no CUDA graph")
+    cuda = enter_context("running a TensorRT engine")
     try:
-        return TensorRTSession(trt, cuda, path, precision)
+        return TensorRTSession(trt, cuda, path, sidecar, cuda_graph)
     except BaseException:
         cuda.Context.pop()
         raise
 
 
 class TensorRTSession(Session):
-    def __init__(self, trt: Any, cuda: Any, path: Path, precision: dict[str, int]) -> None:
+    def __init__(self, trt: Any, cuda: Any, path: Path, sidecar: dict[str, Any], cuda_graph: bool) -> None:
         self._cuda, self._log = cuda, make_log(trt)
-        trt.init_libnvinfer_plugins(self._log, "")
-        engine = trt.Runtime(self._log).deserialize_cuda_engine(path.read_bytes())
-        if engine is None:
-            raise ModelError(f"engine {path}", self._log.last_errors(), "kdedge export --trt   (builds it again)")
+        engine = load_engine(trt, path, sidecar.get("options", {}), self._log)
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         given = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
         inputs = [_spec(engine, name) for name in given]
         outputs = [_spec(engine, name) for name in names if name not in given]
-        super().__init__(path.name, inputs, outputs, "TensorRT", precision)
+        super().__init__(path.name, inputs, outputs, "TensorRT", sidecar.get("precision", {}))
+        self.device_memory = device_memory(trt, engine)
         self._limits = {name: _limits(engine, name) for name in given}
         self.max_batch = min((high[0] for _, high in self._limits.values() if high), default=None)
         self._engine: Any = engine
         self._context: Any = engine.create_execution_context()
         self._stream: Any = cuda.Stream()
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._with_graph = cuda_graph
+        self._graph: Graph | None = None
         self._allocate()
 
     def _allocate(self) -> None:
@@ -112,23 +115,68 @@ class TensorRTSession(Session):
             raise ValueError(f"the session of {self.model} is closed")
         shapes = {spec.name: feeds[spec.name].shape for spec in self.inputs}
         if shapes != self._shapes:
+            self._drop_graph()
             self._view(self._set_shapes(shapes))
         for name in shapes:
             np.copyto(self._arrays[name], feeds[name])
             self._cuda.memcpy_htod_async(self._device[name], self._arrays[name], self._stream)
-        if not self._context.execute_async_v3(self._stream.handle):
-            raise ModelError(f"{self.model} failed to run", self._log.last_errors())
+        self._execute()
         for spec in self.outputs:
             self._cuda.memcpy_dtoh_async(self._arrays[spec.name], self._device[spec.name], self._stream)
         self._stream.synchronize()
         return {spec.name: self._arrays[spec.name].copy() for spec in self.outputs}
 
+    def _execute(self) -> None:
+        if self._graph is not None:
+            self._graph.launch()
+        elif not self._enqueue():
+            raise ModelError(f"{self.model} failed to run", self._log.last_errors())
+        elif self._with_graph:
+            self._stream.synchronize()  # the first query of a shape settles what the context has put off till then
+            self._graph = Graph(self._stream.handle, self._enqueue)
+
+    def _enqueue(self) -> bool:
+        return bool(self._context.execute_async_v3(self._stream.handle))
+
+    def _drop_graph(self) -> None:
+        if self._graph is not None:
+            self._graph.close()
+            self._graph = None
+
     def close(self) -> None:
         if self._context is None:
             return
+        self._drop_graph()
         self._context = self._engine = self._stream = self._feeds = None
         self._arrays, self._pinned, self._device = {}, {}, {}  # freed while the GPU's context is still current
         self._cuda.Context.pop()
+
+
+def load_engine(trt: Any, path: Path, options: dict[str, Any], log: Any) -> Any:
+    """Raises ModelError where TensorRT does not take it, in its words.
+
+    Args:
+        options: those it was built with.
+    """
+    trt.init_libnvinfer_plugins(log, "")
+    runtime = trt.Runtime(log)
+    if options.get("version_compatible"):
+        runtime.engine_host_code_allowed = True
+    if options.get("dla_core") is not None:
+        runtime.DLA_core = options["dla_core"]
+    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    if engine is None:
+        raise ModelError(f"engine {path}", log.last_errors(), "kdedge export --trt   (builds it again)")
+    return engine
+
+
+def device_memory(trt: Any, engine: Any) -> dict[str, int]:
+    """Bytes on the GPU: what its contexts work in, and its weights where the version tells."""
+    old = getattr(engine, "device_memory_size", 0)  # to 10.x; the other one from 10.3 on
+    memory = {"context": int(getattr(engine, "device_memory_size_v2", old))}
+    if hasattr(engine, "get_engine_stat") and hasattr(trt, "EngineStat"):
+        memory["weights"] = int(engine.get_engine_stat(trt.EngineStat.TOTAL_WEIGHTS_SIZE))
+    return memory
 
 
 def _spec(engine: Any, name: str) -> TensorSpec:

@@ -1,13 +1,19 @@
-"""Small networks made on the spot: convolution, depthwise convolution, pooling and a classifier."""
+"""Small networks made on the spot (convolution, depthwise convolution, pooling, classifier), and fakes of TensorRT."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from fakecuda import FakeCuda
+from faketrt import Built, FakeTRT, build_engine
 from onnx import TensorProto, helper, numpy_helper
+
+from kdedge.engine import trt_layers
 
 MakeNet = Callable[..., Path]
 
@@ -64,3 +70,30 @@ def make_net(tmp_path: Path) -> MakeNet:
         return path
 
     return make
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    made = FakeCuda()
+    monkeypatch.setitem(sys.modules, "pycuda", ModuleType("pycuda"))
+    monkeypatch.setitem(sys.modules, "pycuda.driver", made)
+    return made
+
+
+@pytest.fixture
+def engine_path(tmp_path: Path) -> Path:
+    (tmp_path / "net.engine").write_bytes(b"engine")
+    return tmp_path / "net.engine"
+
+
+@pytest.fixture
+def build_fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Built]:
+    """build_fake(FakeTRT(...), **options) -> the engine's build, with a cache of its own."""
+    monkeypatch.setenv("KDEDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(trt_layers, "gpu", lambda: "")
+
+    def build(trt: FakeTRT, **options: Any) -> Built:
+        monkeypatch.setitem(sys.modules, "tensorrt", trt)
+        return build_engine(trt, tmp_path, options)
+
+    return build

@@ -12,11 +12,11 @@ import pytest
 import realtrt
 from onnx import TensorProto, helper
 
-from kdedge.core.errors import KdedgeError, MissingTool, ModelError
+from kdedge.core.errors import MissingTool, ModelError
 from kdedge.engine import trt as module
 from kdedge.engine.base import backend
 from kdedge.engine.sidecar import sha256_file, sidecar_path
-from kdedge.engine.trt_build import batch_profile, count, describe, from_inspector, from_log, network_flags, weak_flags
+from kdedge.engine.trt_build import batch_profile, describe, network_flags
 
 MakeNet = Callable[..., Path]
 Needs = Callable[[object, str], None]
@@ -42,7 +42,11 @@ def test_engine_of_each_precision_computes_in_it(
     assert built == counted
     assert sidecar["engine_sha256"] == sha256_file(tmp_path / "net.engine")
     assert sidecar["onnx_sha256"] == sha256_file(source)
-    assert sidecar["options"] == {**backend("trt").defaults, "max_batch": 16}
+    assert sidecar["options"] == backend("trt").settings({"max_batch": 16})
+    assert (sidecar["flags"], sidecar["weakly_typed"]) == ([], False)
+    assert sidecar["fused_layers"] >= 1
+    nodes = {node for layer in sidecar["layers"] for node in layer["nodes"]}
+    assert {"node_of_a", "node_of_c"} <= nodes or precision == "symmetric int8"
     assert set(sidecar["versions"]) == {"tensorrt", "gpu"}
 
 
@@ -128,22 +132,6 @@ def test_failed_build_leaves_the_earlier_engine(needs: Needs, make_net: MakeNet,
     ]
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"max_bach": 4}, "unknown option 'max_bach' of backend trt: did you mean 'max_batch'"),
-        ({"max_batch": 0}, "option max_batch of backend trt: expected a whole number from 1 on, given 0"),
-        ({"max_batch": "8"}, "given '8'"),
-        ({"opt_batch": 9}, "expected opt_batch <= max_batch, given 9 and 8"),
-        ({"min_batch": 1}, "unknown option 'min_batch' of backend trt"),
-        ({"tf32": 1}, "option tf32 of backend trt: expected true or false, given 1"),
-    ],
-)
-def test_option_that_it_cannot_have_is_refused(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(KdedgeError, match=said):
-        backend("trt").settings(options)
-
-
 def test_missing_tensorrt_names_the_extra_and_what_a_jetson_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(MissingTool, match=r"tensorrt is not installed: backend trt needs it") as caught:
@@ -198,51 +186,12 @@ def members(**values: int) -> Any:
     ids=["8.6", "10.3", "11.4"],
 )
 def test_network_flags_are_those_that_the_version_has(flags: dict[str, int], bits: int) -> None:
-    assert network_flags(SimpleNamespace(NetworkDefinitionCreationFlag=members(**flags))) == bits
-
-
-def test_weak_typing_asks_for_the_types_that_the_network_has() -> None:
-    trt = SimpleNamespace(LayerType=members(CONVOLUTION=0, QUANTIZE=1, DEQUANTIZE=2), DataType=members(FLOAT=0, HALF=1))
-
-    def network(*layers: tuple[int, int]) -> Any:
-        made = [
-            SimpleNamespace(type=kind, num_outputs=1, get_output=lambda _, dtype=dtype: SimpleNamespace(dtype=dtype))
-            for kind, dtype in layers
-        ]
-        return SimpleNamespace(num_layers=len(made), get_layer=made.__getitem__)
-
-    assert weak_flags(trt, network((0, 0))) == set()
-    assert weak_flags(trt, network((0, 0), (0, 1))) == {"FP16"}
-    assert weak_flags(trt, network((1, 0), (0, 0))) == {"INT8"}
+    trt = SimpleNamespace(NetworkDefinitionCreationFlag=members(**flags))
+    assert network_flags(trt, weak=False) == bits
+    assert network_flags(trt, weak=True) == (1 if "EXPLICIT_BATCH" in flags else 0)
 
 
 def test_parser_error_of_a_version_that_names_no_nodes_has_the_nodes_number() -> None:
     code = SimpleNamespace(name="UNSUPPORTED_NODE")
     error = SimpleNamespace(node=lambda: 7, code=lambda: code, desc=lambda: "No importer registered for op: Det")
     assert describe(error) == "node 7: unsupported node, No importer registered for op: Det"
-
-
-# As TensorRT 8.5 and 8.6 say it: a quantizing copy, an int8 convolution, an fp16 pooling and a copy.
-LOG = """\
-Name: QuantizeLinear_2, LayerType: Reformat, Inputs: [ { Name: image, Location: Device, Dimensions: [1,3,8,8], \
-Format/Datatype: Row major linear FP32 }], Outputs: [ { Name: q, Format/Datatype: Row major Int8 format }]
-Name: w + Conv_9, LayerType: CaskConvolution, Inputs: [ { Name: (Unnamed Layer* 1) [Shuffle]_output, \
-Format/Datatype: Four wide channel vectorized row major Int8 format }], Outputs: [ { Name: c }], TacticName: fp32_i8
-Name: Pool_1, LayerType: CaskPooling, Inputs: [ { Name: c, Format/Datatype: Channel major FP16 format where \
-channel % 8 == 0 }], Outputs: [ { Name: p }]
-Name: out, LayerType: NoOp, Inputs: [ { Name: p, Format/Datatype: Row major linear FP16 format }], Outputs: [ ]
-"""
-
-
-def test_layers_are_counted_by_the_type_they_take_without_those_that_move() -> None:
-    assert count(from_log(LOG)) == {"int8": 1, "fp16": 1}
-
-
-def test_inspector_is_read_in_either_spelling_and_named_layers_are_passed_over() -> None:
-    conv = {"Name": "c", "LayerType": "CaskConvolution", "Inputs": [{"Format/Datatype": "Half"}]}
-    gemm = {"Name": "g", "LayerType": "gemm", "Inputs": [{"Datatype": "Int8", "Format": "Row major linear"}]}
-    cast = {"Name": "__myl_CastReplConc_myl0_1", "LayerType": "kgen", "Inputs": [{"Datatype": "Float"}]}
-    dequantize = {"Name": "__myl_CastMul_myl0_2", "LayerType": "kgen", "Inputs": [{"Datatype": "Int8"}]}
-    shapes = {"Name": "s", "LayerType": "gather", "Inputs": [{"Datatype": "Int64"}]}
-    text = json.dumps({"Layers": [conv, gemm, cast, dequantize, shapes, "only a name"]})
-    assert count(from_inspector(text)) == {"fp16": 1, "int8": 1}
