@@ -19,7 +19,12 @@ from kdedge.pipeline.names import check_names
 from kdedge.pipeline.project import open_project
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md"))),
+]
 RUNS_AT_ONCE = {"ls", "methods", "models", "layers", "doctor", "version", "cp"}
 TAKES_A_RECIPE = {"run", "distill", "check"}
 HEADER = ("Reproduces:", "Measured:", "Machine:", "Versions:", "Seeds:")

@@ -93,6 +93,13 @@ def profile(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     processes: Annotated[int | None, typer.Option(min=1, help="Fresh processes.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.01, help="Measured time in each process.")] = None,
+    energy: Annotated[bool, typer.Option("--energy", help="Energy of an inference as well; minutes a model.")] = False,
+    lock_clocks: Annotated[
+        bool, typer.Option("--lock-clocks", help="Pin clocks while measuring, as root; put back afterwards.")
+    ] = False,
+    power_mode: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A Jetson's power mode to measure in; put back afterwards.")
+    ] = None,
     target: Annotated[
         str, typer.Option(metavar="local|ssh://[USER@]HOST[:PORT]", help="Where to build engines and measure.")
     ] = "local",
@@ -105,7 +112,8 @@ def profile(
     from kdedge.profile.targets import LocalTarget, parse_target
 
     place = parse_target(target, wait=wait)
-    given = {"batch": batch, "threads": threads, "processes": processes, "seconds": seconds}
+    given = {"batch": batch, "threads": threads, "processes": processes, "seconds": seconds, "power_mode": power_mode}
+    given |= {"energy": energy or None, "lock_clocks": lock_clocks or None}
     changes = {key: value for key, value in given.items() if value is not None}
     if what is not None and not what.is_dir() and (what.is_file() or what.suffix):
         from kdedge.pipeline.profile import profile_file

@@ -79,6 +79,12 @@ class Profile(Section):
     """Seconds after which a warm-up that does not settle is given up and reported."""
     batch: int = Field(1, ge=1)
     threads: int | None = Field(None, ge=1)
+    energy: bool = False
+    """Measure the energy of an inference as well, after and apart from latency: three times 30 s a model."""
+    lock_clocks: bool = False
+    """Pin the clocks to the highest while measuring (needs root there), and put them back."""
+    power_mode: str | None = None
+    """Name of a Jetson's power mode (nvpmodel) to measure in, put back afterwards."""
 
 
 class Budget(Section):

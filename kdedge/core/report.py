@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kdedge.core.energy import Energy
+
 
 class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
@@ -247,6 +249,8 @@ class ProfileReport(Record):
     samples: list[ProcessSample]
     device: dict[str, Any]
     """Fingerprint: board, CPU, memory, kernel, governor, versions."""
+    energy: Energy | None = None
+    """None where it was not asked for."""
     notes: list[str] = []
 
 

@@ -1,7 +1,7 @@
 """export.json and engine/* -> profile/<precision>.json; or any ONNX model or engine on its own"""
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from kdedge.core import console
 from kdedge.core.deployment import Precision, Profile
@@ -63,7 +63,7 @@ def note_lightening(reports: dict[str, ProfileReport], export: ExportReport, mac
     reports["fp32"].notes.append(f"{fewer:.1f} times fewer MACs than the original {export.original.model}: {bought}")
 
 
-def profile_file(path: Path, changes: dict[str, float], shapes: list[str], target: Target) -> None:
+def profile_file(path: Path, changes: dict[str, Any], shapes: list[str], target: Target) -> None:
     """Measure an ONNX model or an engine that belongs to no run; prints, writes nothing."""
     if not path.is_file():
         raise ModelError(f"{path} is not there", "neither a run's folder nor a model", "kdedge profile MODEL.onnx")

@@ -4,6 +4,7 @@
     {"mode": "build",   "backend": "ort", "onnx": "m.onnx", "out": "m.engine.onnx", "options": {}}
     {"mode": "latency", "backend": "ort", "model": "m.onnx", "options": {}, "shapes": {}, "batch": 1, "seed": 0,
                         "seconds": 1.0, "warmup_cap": 2.0}
+    {"mode": "energy",  the same with "repeats"; "seconds" is of each}
     {"mode": "predict", "backend": "ort", "model": "m.onnx", "options": {}, "batch": 64,
                         "arrays": "in.npz", "outputs": "out.npz"}
     {"mode": "cascade", "backend": "ort", "model": "cascade.fp32.json", "options": {}, "threshold": 0.9,
@@ -22,6 +23,8 @@ import signal
 import sys
 import time
 import zipfile
+from contextlib import AbstractContextManager, closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,7 +38,14 @@ MILLISECOND = 1_000_000
 
 
 def respond(request: dict[str, Any]) -> dict[str, Any]:
-    modes = {"device": device, "build": build, "latency": latency, "predict": predict, "cascade": cascade}
+    modes = {
+        "device": device,
+        "build": build,
+        "latency": latency,
+        "energy": energy,
+        "predict": predict,
+        "cascade": cascade,
+    }
     mode = request.get("mode")
     if mode not in modes:
         raise KdedgeError(f"mode {mode!r} of the agent", "it has {}".format(", ".join(modes)))
@@ -63,10 +73,15 @@ def build(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def latency(request: dict[str, Any]) -> dict[str, Any]:
+    with held(request):
+        return timed(request)
+
+
+def timed(request: dict[str, Any]) -> dict[str, Any]:
     """Open the model, feed it random inputs and time it; memory is that of this process alone."""
     from kdedge.engine.base import backend
-    from kdedge.engine.feeds import input_shapes, random_feeds
     from kdedge.profile.meter import measure, warm_up
+    from kdedge.profile.throttle import evidence, state
 
     engine, path = backend(request["backend"]), Path(request["model"])
     settings = engine.settings(request.get("options", {}))
@@ -74,16 +89,14 @@ def latency(request: dict[str, Any]) -> dict[str, Any]:
     baseline, was_reset = resident("VmRSS"), reset_peak()
     begin = time.perf_counter_ns()
     with engine.open(path, settings) as session:
-        opened = time.perf_counter_ns()
-        asked = {name: tuple(shape) for name, shape in request.get("shapes", {}).items()}
-        shapes = input_shapes(path.name, session.inputs, asked, request.get("batch", 1))
-        feeds = random_feeds(path.name, session.inputs, shapes, request.get("seed", 0))
+        opened, before = time.perf_counter_ns(), state()
+        shapes, feeds = inputs(session, request)
         ready = time.perf_counter_ns()
         session.run(feeds)
         first = time.perf_counter_ns() - ready
         warm = warm_up(lambda: session.run(feeds), request["warmup_cap"])
         samples = measure(lambda: session.run(feeds), request["seconds"], warm.median_ns)
-        peak = resident("VmHWM")
+        peak, after = resident("VmHWM"), state()
         reply.update(
             shapes=shapes, provider=session.provider, precision_built=session.precision_built(), options=settings
         )
@@ -100,7 +113,40 @@ def latency(request: dict[str, Any]) -> dict[str, Any]:
         "baseline_bytes": baseline,
         "peak_bytes": peak,
     }
+    reply["throttled"] = [found.text for found in evidence([before, after])]
     return reply
+
+
+def held(request: dict[str, Any]) -> AbstractContextManager[None]:
+    """Clocks and power mode as the request wants them, put back at the end."""
+    from kdedge.profile.clocks import controlled
+
+    return controlled(request.get("lock_clocks", False), request.get("power_mode"))
+
+
+def inputs(session: Session, request: dict[str, Any]) -> tuple[dict[str, tuple[int, ...]], Arrays]:
+    """Shapes as asked for, and random arrays of them."""
+    from kdedge.engine.feeds import input_shapes, random_feeds
+
+    asked = {name: tuple(shape) for name, shape in request.get("shapes", {}).items()}
+    shapes = input_shapes(session.model, session.inputs, asked, request.get("batch", 1))
+    return shapes, random_feeds(session.model, session.inputs, shapes, request.get("seed", 0))
+
+
+def energy(request: dict[str, Any]) -> dict[str, Any]:
+    """Open the model, and take power samples while it runs over and over."""
+    from kdedge.engine.base import backend
+    from kdedge.profile.energy import measure
+    from kdedge.profile.meter import warm_up
+    from kdedge.profile.telemetry import power_source
+
+    engine = backend(request["backend"])
+    settings = engine.settings(request.get("options", {}))
+    with closing(power_source()) as source, held(request), engine.open(Path(request["model"]), settings) as session:
+        _, feeds = inputs(session, request)
+        warm_up(lambda: session.run(feeds), request["warmup_cap"])
+        found = measure(lambda: session.run(feeds), source, request["repeats"], request["seconds"])
+    return {"energy": asdict(found)}
 
 
 def resident(field: str) -> int:

@@ -9,15 +9,19 @@ import numpy as np
 
 from kdedge.core.console import progress_bar
 from kdedge.core.deployment import Profile
+from kdedge.core.energy import Energy
 from kdedge.core.errors import KdedgeError
 from kdedge.core.report import ProcessSample, ProfileReport
 from kdedge.core.rundir import sha256_file
 from kdedge.core.stats import distribution
 from kdedge.engine.base import backend as library
+from kdedge.profile.energy import RUN_SECONDS
 from kdedge.profile.files import external_data
 from kdedge.profile.targets import LocalTarget, Target
 
 SPREAD = 0.1
+REPEATS = 3
+"""Of an energy measurement."""
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -69,13 +73,19 @@ def profile_model(
         "warmup_cap": spec.warmup_cap,
         "seed": 0,
     }
+    request |= {"lock_clocks": spec.lock_clocks, "power_mode": spec.power_mode}
     replies = []
     with progress_bar(f"profile {name}", spec.processes) as bar:
         for _ in range(spec.processes):
             replies.append(target.run(request))
             bar.note(median_ms=median(replies[-1]["sample"]["latency_ms"]))
             bar.advance()
-    return summarize(path, backend, spec, name, precision, replies)
+    report = summarize(path, backend, spec, name, precision, replies)
+    if spec.energy:
+        reply = target.run({**request, "mode": "energy", "seconds": RUN_SECONDS, "repeats": REPEATS})
+        report.energy = Energy.model_validate(reply["energy"])
+        report.notes += report.energy.told()
+    return report
 
 
 def summarize(
@@ -107,7 +117,8 @@ def summarize(
         samples=samples,
         device=device,
     )
-    report.notes = [*_measurement_notes(report, spec), *_machine_notes(report), *_precision_notes(report)]
+    throttled = [text for reply in replies for text in reply.get("throttled", ())]
+    report.notes = [*_measurement_notes(report, spec), *_machine_notes(report), *_precision_notes(report), *throttled]
     return report
 
 

@@ -1,13 +1,16 @@
 import json
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
+from kdedge.core.energy import Energy as Recorded
 from kdedge.core.errors import KdedgeError, ModelError
 from kdedge.engine.base import Session, TensorSpec
 from kdedge.profile.agent import predict, resident, respond, run_batches, user_error
+from kdedge.profile.energy import Energy, Spread
 
 ONE = {"threads": 1}
 
@@ -34,6 +37,43 @@ def test_latency_reply_holds_one_whole_sample(linear):
     assert sample["first_ms"] > 0
     assert sample["warmup_queries"] >= 10
     assert 0 < sample["baseline_bytes"] <= sample["peak_bytes"] < 2**30
+
+
+class Rail:
+    """A power source that always reads 5 W."""
+
+    name, scope, closed = "a rail", "nothing left out", False
+
+    def read(self):
+        return {"VDD_IN": 5000.0}
+
+    def close(self):
+        self.closed = True
+
+
+def test_energy_reply_is_of_the_model_running_with_the_clocks_as_asked(linear, monkeypatch):
+    rail, asked, ran = Rail(), [], []
+
+    def measure(query, source, repeats, seconds):
+        asked.append((source, repeats, seconds))
+        ran.append(query())
+        return Energy(*[Spread(1.0, None, 1.0, 1.0)] * 3, 2.0, 3, 30, 90, 20.0, "VDD_IN", ())
+
+    @contextmanager
+    def controlled(lock, mode):
+        asked.append((lock, mode))
+        yield
+
+    monkeypatch.setattr("kdedge.profile.telemetry.power_source", lambda: rail)
+    monkeypatch.setattr("kdedge.profile.energy.measure", measure)
+    monkeypatch.setattr("kdedge.profile.clocks.controlled", controlled)
+    request = {"mode": "energy", "backend": "ort", "model": str(linear()), "options": ONE, "batch": 2}
+    reply = respond({**request, "warmup_cap": 0.05, "repeats": 3, "seconds": 30.0, "power_mode": "15W"})
+    assert asked == [(False, "15W"), (rail, 3, 30.0)]
+    assert ran[0]["y"].shape == (2, 2)
+    assert rail.closed
+    assert json.loads(json.dumps(reply))["energy"]["net_mj"]["mean"] == 1.0
+    assert Recorded.model_validate(reply["energy"]).inferences == 30
 
 
 def test_build_reply_says_what_the_engine_computes_in(linear, tmp_path):
@@ -79,7 +119,9 @@ def test_user_errors_come_back_as_json_with_their_exit_code(tmp_path):
 
 
 def test_unknown_mode_is_refused():
-    with pytest.raises(KdedgeError, match="mode 'latancy' of the agent: it has device, build, latency, predict"):
+    with pytest.raises(
+        KdedgeError, match="mode 'latancy' of the agent: it has device, build, latency, energy, predict"
+    ):
         respond({"mode": "latancy"})
 
 

@@ -12,6 +12,7 @@ from kdedge.core.deployment import Profile
 from kdedge.core.errors import KdedgeError, ModelError
 from kdedge.engine.base import backend
 from kdedge.profile.measure import parse_shapes, profile_model, summarize
+from kdedge.profile.targets import LocalTarget
 
 QUICK = Profile(processes=2, seconds=0.05, warmup_cap=0.5, threads=1)
 
@@ -103,6 +104,51 @@ def test_note_when_int8_was_asked_for_and_nothing_computes_in_it(linear):
 def test_note_when_processes_disagree(linear):
     report = summed_up(linear(), reply(TEN), reply([1.2] * 1000))
     assert report.notes == ["the medians of the processes lie 18% apart"]  # 0.2 of 1.1
+
+
+def test_note_when_the_device_was_slowed_down(linear):
+    slow = {**reply(TEN), "throttled": ["slowed down for heat"]}
+    assert summed_up(linear(), reply(TEN), slow).notes == ["slowed down for heat"]
+
+
+ENERGY = {
+    "net_mj": {"mean": 1.25, "std": 0.05, "lowest": 1.2, "highest": 1.3},
+    "gross_mj": {"mean": 4.0, "std": None, "lowest": 4.0, "highest": 4.0},
+    "power_mw": {"mean": 5000.0, "std": 10.0, "lowest": 4990.0, "highest": 5010.0},
+    "idle_mw": 3000.0, "repeats": 3, "inferences": 90, "samples": 1800, "rate_hz": 20.0,
+    "source": "rail VDD_IN", "notes": ["not stationary"],
+}  # fmt: skip
+
+
+class Replying(LocalTarget):
+    """Keeps the requests; answers them with what is written here."""
+
+    def __init__(self):
+        self.requests = []
+
+    def run(self, request):
+        self.requests.append(request)
+        return {"energy": ENERGY} if request["mode"] == "energy" else reply(TEN)
+
+
+def test_energy_is_measured_after_latency_and_apart_from_it(linear):
+    target = Replying()
+    spec = Profile(processes=2, energy=True, lock_clocks=True, power_mode="15W")
+    report = profile_model(linear(), "ort", spec, target=target)
+    assert [request["mode"] for request in target.requests] == ["latency", "latency", "energy"]
+    assert {(request["lock_clocks"], request["power_mode"]) for request in target.requests} == {(True, "15W")}
+    assert (target.requests[-1]["repeats"], target.requests[-1]["seconds"]) == (3, 30)
+    assert report.energy.net_mj.mean == 1.25
+    assert report.notes == [
+        "energy per inference: 1.25 +- 0.05 mJ above idle, 4 mJ in all (rail VDD_IN)",
+        "not stationary",
+    ]
+
+
+def test_energy_is_not_measured_unless_asked_for(linear):
+    target = Replying()
+    assert profile_model(linear(), "ort", Profile(processes=1), target=target).energy is None
+    assert [request["mode"] for request in target.requests] == ["latency"]
 
 
 def test_model_is_measured_in_fresh_processes(linear):
