@@ -46,7 +46,7 @@ CONVS = {
 }
 GRIDS = {
     "cpu": {"resnet20": ("dense", "grouped 2"), "vgg11": ("dense", "grouped 4")},
-    "few": {"resnet18": ("dense", "grouped 4"), "vgg11": ("dense", "grouped 4")},
+    "few": {"resnet18": ("dense", "grouped 4"), "vgg11": ("dense", "grouped 2", "grouped 4")},
     "gpu": {"resnet18": ("dense", "grouped 4", "depthwise"), "vgg11": ("dense", "grouped 4", "depthwise")},
 }
 EQUAL_ONLY = {"few"}

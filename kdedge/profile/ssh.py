@@ -76,6 +76,8 @@ class SshTarget:
         answer = connection.ask({"do": "run", **order}, self.wait + limit)
         for made in answer["made"]:
             folder, _, name = made.partition("/")
+            if ".." in name.split("/") or name.startswith("/"):
+                raise KdedgeError(f"file {made} from {self.address.host}", "its name leads out of its folder")
             connection.get(made, outputs[folder] / name)
         return parse_reply(request, CompletedProcess([], answer["status"], answer["stdout"], answer["stderr"]))
 
