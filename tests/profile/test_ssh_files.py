@@ -29,7 +29,7 @@ class Device:
 def test_device_cannot_write_beside_the_folder_that_was_asked_for(name, tmp_path, monkeypatch):
     device = Device(["out-0.kdedge/y.npz", f"out-0.kdedge/{name}"])
     monkeypatch.setattr(ssh, "Connection", lambda *_: device)
-    with ssh.SshTarget(parse_address("ssh://board")) as target:
-        with pytest.raises(KdedgeError, match=r"from board: its name leads out of its folder"):
-            target.run({"mode": "predict", "outputs": str(tmp_path / "y.npz")})
+    target = ssh.SshTarget(parse_address("ssh://board"))
+    with pytest.raises(KdedgeError, match=r"from board: its name leads out of its folder"):
+        target.run({"mode": "predict", "outputs": str(tmp_path / "y.npz")})
     assert device.given == [tmp_path / "y.npz"]
