@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Callable
@@ -19,6 +20,8 @@ os.environ["MPLBACKEND"] = "agg"
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # read once, when torch or numpy is first imported; child processes inherit it
+# A shell's background job ignores it, and so would all that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
