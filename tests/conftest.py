@@ -20,8 +20,9 @@ os.environ["MPLBACKEND"] = "agg"
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # read once, when torch or numpy is first imported; child processes inherit it
-# A shell's background job ignores it, and so would all that tests start and interrupt.
+# A shell's background job ignores the one, nohup the other, and so would all that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

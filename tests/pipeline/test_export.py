@@ -64,7 +64,7 @@ def test_layers_that_int8_ruins_are_left_in_float(forkserver: Forkserver, copied
     kept = found["left_in_float"]
     assert list(found["errors"])[: len(kept)] == kept
     assert "int8 everywhere loses " in process.stdout
-    with backend("ort").open(copied.run / "export/student.int8.onnx", {}) as session:
+    with backend("ort").open(copied.run / copied.json("export.json")["engines"]["int8"]["path"], {}) as session:
         built = session.precision_built()
     assert built["int8"]
     assert built["fp32"] >= len(kept) > 0
