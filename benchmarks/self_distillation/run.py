@@ -174,8 +174,8 @@ def write(
         f"{first['images']} training images, {first['epochs']} epochs.{changed} Top-1 on the 10,000 test images after "
         f"the last epoch, in percent: mean and sample standard deviation over seeds. Seconds: the fastest epoch times "
         f"the epochs, median over seeds.{started}\n\n{markdown(ACCURACY, accuracy_rows(results))}\n\n"
-        f"Latency: ONNX Runtime, one thread, batch 1, end to end, median over five processes.\n\n{markdown(COST, cost_rows(results, times))}\n\n"
-        f"{made}.\n",
+        f"Latency: ONNX Runtime, one thread, batch 1, end to end, median over five processes.\n\n"
+        f"{markdown(COST, cost_rows(results, times))}\n\n{made}.\n",
     )
 
 
