@@ -73,7 +73,7 @@ def profile_model(
         "warmup_cap": spec.warmup_cap,
         "seed": 0,
     }
-    request |= {"lock_clocks": spec.lock_clocks, "power_mode": spec.power_mode}
+    request |= {"lock_clocks": spec.lock_clocks, "power_mode": spec.power_mode, "energy": spec.energy}
     replies = []
     with progress_bar(f"profile {name}", spec.processes) as bar:
         for _ in range(spec.processes):

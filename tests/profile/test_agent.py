@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kdedge.core.energy import Energy as Recorded
-from kdedge.core.errors import KdedgeError, ModelError
+from kdedge.core.errors import KdedgeError, MissingTool, ModelError
 from kdedge.engine.base import Session, TensorSpec
 from kdedge.profile.agent import predict, resident, respond, run_batches, user_error
 from kdedge.profile.energy import Energy, Spread
@@ -74,6 +74,16 @@ def test_energy_reply_is_of_the_model_running_with_the_clocks_as_asked(linear, m
     assert rail.closed
     assert json.loads(json.dumps(reply))["energy"]["net_mj"]["mean"] == 1.0
     assert Recorded.model_validate(reply["energy"]).inferences == 30
+
+
+def test_energy_without_a_power_source_is_refused_before_latency_is_measured(linear, monkeypatch):
+    def none():
+        raise MissingTool("power of this machine", "it has none")
+
+    monkeypatch.setattr("kdedge.profile.telemetry.power_source", none)
+    monkeypatch.setattr("kdedge.profile.agent.timed", lambda _: pytest.fail("latency was measured"))
+    with pytest.raises(MissingTool, match="power of this machine"):
+        respond({"mode": "latency", "backend": "ort", "model": str(linear()), "energy": True})
 
 
 def test_build_reply_says_what_the_engine_computes_in(linear, tmp_path):
