@@ -9,8 +9,10 @@ import pytest
 from kdedge.core.energy import Energy as Recorded
 from kdedge.core.errors import KdedgeError, MissingTool, ModelError
 from kdedge.engine.base import Session, TensorSpec
-from kdedge.profile.agent import predict, resident, respond, run_batches, user_error
+from kdedge.profile.agent import respond, user_error
+from kdedge.profile.answers import predict, run_batches
 from kdedge.profile.energy import Energy, Spread
+from kdedge.profile.memory import resident
 
 ONE = {"threads": 1}
 
@@ -64,9 +66,9 @@ def test_energy_reply_is_of_the_model_running_with_the_clocks_as_asked(linear, m
         asked.append((lock, mode))
         yield
 
-    monkeypatch.setattr("kdedge.profile.telemetry.power_source", lambda: rail)
-    monkeypatch.setattr("kdedge.profile.energy.measure", measure)
-    monkeypatch.setattr("kdedge.profile.clocks.controlled", controlled)
+    monkeypatch.setattr("kdedge.profile.timing.power_source", lambda: rail)
+    monkeypatch.setattr("kdedge.profile.timing.measure_energy", measure)
+    monkeypatch.setattr("kdedge.profile.timing.controlled", controlled)
     request = {"mode": "energy", "backend": "ort", "model": str(linear()), "options": ONE, "batch": 2}
     reply = respond({**request, "warmup_cap": 0.05, "repeats": 3, "seconds": 30.0, "power_mode": "15W"})
     assert asked == [(False, "15W"), (rail, 3, 30.0)]
@@ -80,8 +82,8 @@ def test_energy_without_a_power_source_is_refused_before_latency_is_measured(lin
     def none():
         raise MissingTool("power of this machine", "it has none")
 
-    monkeypatch.setattr("kdedge.profile.telemetry.power_source", none)
-    monkeypatch.setattr("kdedge.profile.agent.timed", lambda _: pytest.fail("latency was measured"))
+    monkeypatch.setattr("kdedge.profile.timing.power_source", none)
+    monkeypatch.setattr("kdedge.profile.timing.timed", lambda _: pytest.fail("latency was measured"))
     with pytest.raises(MissingTool, match="power of this machine"):
         respond({"mode": "latency", "backend": "ort", "model": str(linear()), "energy": True})
 
@@ -148,7 +150,7 @@ def test_what_a_library_prints_stays_out_of_the_reply(linear):
 
 
 def test_memory_of_a_process_is_not_that_of_the_one_that_started_it():
-    program = "import kdedge.profile.agent as a; print(a.resident('VmHWM'))"
+    program = "import kdedge.profile.memory as a; print(a.resident('VmHWM'))"
     alone = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     ballast = np.ones(25_000_000)  # 200 MB
     beside = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
