@@ -28,10 +28,13 @@ from kdedge.pipeline.project import TRAINING, Project, open_project
 HERE = Path(__file__).parent
 FROM_ORIGINAL = "self-distillation from the original"
 """The student starts from the original's weights and learns from its answers."""
+BY_ENSEMBLE = "self-distillation by the ensemble"
+"""All classifiers, the deepest too, learn from the mean of all."""
 TRAININGS = {
     "labels": ["phases.0.methods=[]"],
     "deep supervision": ["phases.0.methods=[{name: self_distill, options: {alpha: 0}}]"],
     "self-distillation": ["phases.0.methods=[{name: self_distill}]"],
+    BY_ENSEMBLE: ["phases.0.methods=[{name: self_distill, options: {target: ensemble}}]"],
     FROM_ORIGINAL: [
         "student.lighten.init=teacher",
         "phases.0.methods=[{name: logits, weight: 0.9}, {name: self_distill, weight: 0.3}]",
@@ -49,8 +52,14 @@ GRIDS = {
     "few": {"resnet18": ("dense", "grouped 4"), "vgg11": ("dense", "grouped 2", "grouped 4")},
     "gpu": {"resnet18": ("dense", "grouped 4", "depthwise"), "vgg11": ("dense", "grouped 4", "depthwise")},
 }
-EQUAL_ONLY = {"few"}
-"""Budgets without the training that starts from a trained network."""
+EQUAL = ("labels", "deep supervision", "self-distillation")
+BUDGET_TRAININGS = {
+    "cpu": (*EQUAL, FROM_ORIGINAL),
+    "few": (*EQUAL, BY_ENSEMBLE),
+    "gpu": (*EQUAL, BY_ENSEMBLE, FROM_ORIGINAL),
+}
+ONLY = {("few", BY_ENSEMBLE): {"vgg11 grouped 4"}}
+"""Networks of a budget's training, where it was not for all."""
 CALIBRATION = 256
 
 
@@ -87,8 +96,8 @@ def grid(budget: str, seeds: int) -> list[Cell]:
         for seed in range(seeds)
         for network, convs in GRIDS[budget].items()
         for conv in convs
-        for training in (TRAININGS if conv != "dense" else ("labels",))
-        if not (training == FROM_ORIGINAL and budget in EQUAL_ONLY)
+        for training in (BUDGET_TRAININGS[budget] if conv != "dense" else ("labels",))
+        if f"{network} {conv}" in ONLY.get((budget, training), {f"{network} {conv}"})
     ]
     return sorted(cells, key=lambda cell: cell.conv != "dense")
 

@@ -48,7 +48,7 @@ def test_cost_says_where_fewer_macs_did_not_buy_time(run, milliseconds, verdict)
     assert dict(zip(run.COST, light, strict=True))["did fewer MACs buy time"] == verdict
 
 
-@pytest.mark.parametrize(("budget", "settings"), [("cpu", (1 + 4) * 2), ("few", (1 + 3) + (1 + 2 * 3))])
+@pytest.mark.parametrize(("budget", "settings"), [("cpu", (1 + 4) * 2), ("few", (1 + 3) + (1 + 3 + 4))])
 def test_grid_is_every_network_convolution_training_and_seed_once(run, budget, settings):
     names = [one.name for one in run.grid(budget, 3)]
     assert len(names) == len(set(names)) == settings * 3
