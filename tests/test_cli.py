@@ -118,6 +118,7 @@ def test_profile_of_a_run_whose_name_has_a_dot_is_of_the_run(forkserver: Forkser
             2,
             "--target jetson: expected local, or a device reached over SSH",
         ),
+        (["doctor", "jetson"], 2, "target jetson: expected local, or a device reached over SSH"),
         (["run", "no_such_recipe"], 2, "no recipe 'no_such_recipe': known: "),
         (["run", "quickstrat"], 2, "did you mean 'quickstart'?\n  kdedge ls"),
         (["methods", "logit"], 2, "did you mean 'logits'?"),

@@ -85,7 +85,8 @@ def check_kdedge(arguments: list[str], folder: Path) -> None:
     for word in rest:
         assert not word.startswith(("recipes/", "export/")) or (ROOT / word).is_file(), word
     (folder / "net.py").write_text(own_network())
-    if name in RUNS_AT_ONCE or "--schema" in rest or "--help" in rest:
+    elsewhere = any(word.startswith("ssh://") for word in rest)
+    if (name in RUNS_AT_ONCE and not elsewhere) or "--schema" in rest or "--help" in rest:
         line = [sys.executable, "-m", "kdedge.cli", *arguments]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         result = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)

@@ -93,6 +93,19 @@ def profile(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     processes: Annotated[int | None, typer.Option(min=1, help="Fresh processes.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.01, help="Measured time in each process.")] = None,
+    batches: Annotated[
+        str | None, typer.Option(metavar="1,2,4", help="Sweep: latency and throughput for each of these batches.")
+    ] = None,
+    streams: Annotated[
+        str | None,
+        typer.Option(metavar="1,2,4", help="Sweep: with so many sessions at once, each on a thread of its own."),
+    ] = None,
+    backend: Annotated[
+        str | None, typer.Option(metavar="ort|trt|...", help="For a model of no run: the library to run it with.")
+    ] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="The time of each layer, by the ONNX nodes it came from.")
+    ] = False,
     energy: Annotated[bool, typer.Option("--energy", help="Energy of an inference as well; minutes a model.")] = False,
     lock_clocks: Annotated[
         bool, typer.Option("--lock-clocks", help="Pin clocks while measuring, as root; put back afterwards.")
@@ -115,10 +128,24 @@ def profile(
     given = {"batch": batch, "threads": threads, "processes": processes, "seconds": seconds, "power_mode": power_mode}
     given |= {"energy": energy or None, "lock_clocks": lock_clocks or None}
     changes = {key: value for key, value in given.items() if value is not None}
-    if what is not None and not what.is_dir() and (what.is_file() or what.suffix):
+    alone = what if what is not None and not what.is_dir() and (what.is_file() or what.suffix) else None
+    if backend and not alone:
+        raise KdedgeError("--backend", "a run has the one that it was exported for", "kdedge export --preset NAME")
+    if layers or batches or streams:
+        from kdedge.pipeline.closer import asked, look_at_file, look_at_run
+
+        look = asked(layers=layers, batches=batches, streams=streams, energy=energy, batch=batch)
+        if alone:
+            look_at_file(alone, look, changes, shape or [], place, backend)
+            return
+        from kdedge.pipeline.project import reopen
+
+        look_at_run(reopen(what).with_profile(changes), look, place)
+        return
+    if alone:
         from kdedge.pipeline.profile import profile_file
 
-        profile_file(what, changes, shape or [], place)
+        profile_file(alone, changes, shape or [], place, backend)
         return
     from kdedge.pipeline.project import reopen
 
@@ -141,6 +168,10 @@ def gate(
     ] = None,
     update: Annotated[bool, typer.Option("--update", help="Write the run's numbers to the baseline.")] = False,
     reason: Annotated[str, typer.Option(help="Why the baseline changes; goes into it.")] = "",
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="BOARD", help="The numbers of a board, by its folder under the run's devices/."),
+    ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -149,7 +180,7 @@ def gate(
     from kdedge.pipeline.project import reopen
     from kdedge.pipeline.whole import decide_gate
 
-    raise typer.Exit(decide_gate(reopen(run).with_baseline(baseline), update, reason))
+    raise typer.Exit(decide_gate(reopen(run).with_baseline(baseline).on_device(device), update, reason))
 
 
 @app.command()
@@ -180,6 +211,10 @@ def exits(
     threshold: Annotated[
         float | None, typer.Option(metavar="T", help="Take this threshold, 0 to 1, instead of choosing one.")
     ] = None,
+    target: Annotated[
+        str, typer.Option(metavar="local|ssh://[USER@]HOST[:PORT]", help="Where the exits run and are measured.")
+    ] = "local",
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a device that another run measures on.")] = 0,
     allow_code: AllowCode = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -188,8 +223,9 @@ def exits(
     output(quiet, as_json, allow_code)
     from kdedge.pipeline.exits import Asked, find_threshold
     from kdedge.pipeline.project import reopen
+    from kdedge.profile.targets import parse_target
 
-    find_threshold(reopen(run), Asked(accuracy, threshold, precision))
+    find_threshold(reopen(run), Asked(accuracy, threshold, precision), parse_target(target, wait=wait))
 
 
 @app.command()

@@ -81,12 +81,17 @@ def layers(
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """What this machine has, what is missing, and how to get it."""
+def doctor(
+    target: Annotated[
+        str, typer.Argument(metavar="[TARGET]", help="The machine to look at: local, or ssh://[user@]host[:port].")
+    ] = "local",
+    as_json: AsJson = False,
+) -> None:
+    """What this machine or a board has, what is missing, and the line that brings it; exit code 5: nothing works."""
     output(False, as_json)
     from kdedge.pipeline.doctor import run as examine
 
-    examine()
+    examine(target)
 
 
 @app.command()

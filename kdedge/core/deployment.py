@@ -17,9 +17,19 @@ class Calibration(Section):
     """Images whose activations are in memory at a time."""
 
 
+Cpu = Literal["host", "x86", "x86_vnni", "arm"]
+
+
 class Quantization(Section):
-    activations: Literal["uint8", "int8"] = "uint8"
-    symmetric: bool = False
+    activations: Literal["auto", "uint8", "int8"] = "uint8"
+    """auto: the type, and what is not given of `symmetric` and `reduce_range`, as ONNX Runtime wants them on `cpu`."""
+    cpu: Cpu = "host"
+    """What auto chooses for: the machine that exports, or another kind of CPU."""
+    symmetric: bool | None = None
+    """Zero has the code 0; without it not, or as auto chooses."""
+    reduce_range: bool | None = None
+    """Weights of 7 bits instead of 8, which saturate no CPU's 16-bit sums; without it not, or as auto
+    chooses."""
     quantize_bias: bool = True
     rest: Literal["fp32", "fp16"] = "fp32"
     """What the layers compute in that are not quantized."""
@@ -39,10 +49,16 @@ class Tolerance(Section):
     """Largest loss of top-1 accuracy, as a fraction."""
 
 
+class Int8Tolerance(Tolerance):
+    extra_drop: Fraction | None = 0.01
+    """Top-1 that the distilled student may lose beyond what the same student trained on the labels alone loses; more is
+    warned of where the difference is significant.  null: do not compare the two."""
+
+
 class Tolerances(Section):
     fp32: Tolerance = Tolerance(max_error=1e-3, agreement=0.999)
     fp16: Tolerance = Tolerance(agreement=0.99, top1_drop=0.005)
-    int8: Tolerance = Tolerance(top1_drop=0.02)
+    int8: Int8Tolerance = Int8Tolerance(top1_drop=0.02)
 
 
 class Export(Section):
@@ -60,6 +76,9 @@ class Export(Section):
     tolerance: Tolerances = Tolerances()
     backend: str = "ort"
     backend_options: dict[str, Any] = Field({})
+    engines: Literal["here", "device"] = "here"
+    """Where engines are built; device: not by the export but by kdedge profile --target, on the board that will run
+    them, so that `backend`'s library need not be here."""
 
     @field_validator("precisions")
     @classmethod

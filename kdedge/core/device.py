@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from kdedge.core.report import Hop, Record
+from pydantic import Field
+
+from kdedge.core.report import ExportedFile, Hop, Record
 
 
 class DeviceReport(Record):
@@ -10,6 +12,8 @@ class DeviceReport(Record):
 
     device: dict[str, dict[str, Any]]
     backend: str
+    engines: dict[str, ExportedFile] = Field({})
+    """Built there; paths are relative to the run."""
     hops: list[Hop]
     """engine-fp32 and so on, each against its ONNX file, which was asked where it was exported."""
     profiles: list[str]

@@ -6,7 +6,14 @@ Fractions are of the phase they stand in: 0 is its start and 1 its end.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from kdedge.core.deployment import Export, Gate, Profile
 from kdedge.core.section import Fraction, Section
@@ -147,6 +154,17 @@ class Optimizer(Section):
     """Multiply lr by (batch x devices) / 128."""
 
 
+class Quantize(Section):
+    """The student computes as int8 will, rounding included.  The file's own layout is export.quantization."""
+
+    activations: Literal["uint8", "int8"] = "uint8"
+    symmetric: bool = False
+    reduce_range: bool = False
+    """Weights of 7 bits, for x86 CPUs without VNNI."""
+    calibration_batches: int = Field(8, ge=1)
+    """Batches of training images that give the first ranges."""
+
+
 class Phase(Section):
     epochs: int = Field(ge=1)
     batch: int = Field(128, ge=2)
@@ -159,6 +177,20 @@ class Phase(Section):
     optimizer: Optimizer = Optimizer()
     ema: float | None = Field(None, gt=0, lt=1)
     """Decay of a moving average of the weights, which then is what counts."""
+    quantize: Quantize | None = None
+    """Train for int8 (quantization-aware); needs the extra qat.  A short last phase at a low learning rate will do."""
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `quantize` where it is not used: what was trained before there was one is still the same."""
+        plain: dict[str, Any] = dump(self)
+        return plain if self.quantize else {key: value for key, value in plain.items() if key != "quantize"}
+
+    @model_validator(mode="after")
+    def _quantize_alone(self) -> "Phase":
+        if self.quantize and self.ema:
+            raise ValueError("quantize and ema: a phase takes one of them")
+        return self
 
     @field_validator("methods")
     @classmethod
@@ -196,6 +228,8 @@ class Teacher(Model):
             raise ValueError("a teacher's own training takes distillation methods only with teachers of its own")
         if self.teachers and not (self.training and self.training.methods):
             raise ValueError("a teacher has teachers, and no training.methods to learn from them by")
+        if self.training and self.training.quantize:
+            raise ValueError("training.quantize: it is the student that is made int8")
         if self.training:
             check_chosen_teachers(self.training, len(self.teachers))
         if self.lighten and self.lighten.init == "teacher":
@@ -241,6 +275,15 @@ class Recipe(Section):
     def _someone_to_start_from(self) -> "Recipe":
         if self.student.lighten and self.student.lighten.init == "teacher" and not self.teachers:
             raise ValueError("student.lighten.init is teacher, and the recipe has no teachers")
+        return self
+
+    @model_validator(mode="after")
+    def _quantized_to_the_end(self) -> "Recipe":
+        quantized = [phase.quantize is not None for phase in self.phases]
+        if quantized != sorted(quantized):
+            raise ValueError("a phase after one with quantize undoes what that trained for; give it quantize as well")
+        if any(quantized) and self.run.compile:
+            raise ValueError("run.compile and a phase with quantize: not both")
         return self
 
     @model_validator(mode="after")

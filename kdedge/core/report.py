@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kdedge.core.energy import Energy
+from kdedge.core.precision import Fragility, Layout
 
 
 class Record(BaseModel):
@@ -165,10 +165,15 @@ class ExportReport(Record):
     """Of one image as the files take it."""
     original: Original | None = None
     """None for a student that was not lightened."""
+    layout: Layout | None = None
+    """None without int8, as are the next two."""
     sensitivity: Sensitivity | None = None
-    """None without int8, or where no limit is set."""
+    """None where no limit is set."""
+    fragility: Fragility | None = None
+    """None without a distilled student and the same undistilled."""
     opset: int
     backend: str = ""
+    backend_options: dict[str, Any] = {}
     environment: dict[str, str] = {}
 
     def deployed(self, student: TrainedModel) -> TrainedModel:
@@ -179,79 +184,20 @@ class ExportReport(Record):
         top1 = next((hop.quality.top1 for hop in self.hops if hop.name == "torch"), student.top1)
         return student.model_copy(update={"params": end.params, "macs": end.macs, "top1": top1})
 
+    def told(self) -> list[str]:
+        """What a reader should know of int8, a sentence each."""
+        parts = (self.layout, self.sensitivity, self.fragility)
+        return [sentence for part in parts if part for sentence in part.told()]
+
+    def warned(self) -> list[str]:
+        """What a reader should be warned of."""
+        return self.fragility.warned() if self.fragility else []
+
     def quality(self, precision: str, output: str = "logits") -> Quality | None:
         """Of the built engine; of the ONNX file where no engine was compared."""
         found = {hop.name: hop.quality for hop in self.hops}
         exit_ = "" if output == "logits" else f"{output}/"
         return found.get(f"{exit_}engine-{precision}") or found.get(f"{exit_}onnx-{precision}")
-
-
-class Distribution(Record):
-    """A measured quantity, in milliseconds."""
-
-    n: int
-    processes: int
-    median: float
-    mean: float
-    std: float
-    min: float
-    max: float
-    percentiles: dict[str, float | None]
-    """By name (p90, p95, p99); None where fewer than ten samples lie above it."""
-    median_interval: tuple[float, float] | None = None
-    """95 % interval of the median, bootstrapped over processes; None with fewer than two."""
-    outliers: int = 0
-    """Samples above the third quartile by more than three interquartile ranges; kept in all figures."""
-
-
-class ProcessSample(Record):
-    """What one fresh process measured."""
-
-    latency_ms: list[float]
-    """Every measured query in order."""
-    open_ms: float
-    """Creating the session."""
-    first_ms: float
-    """The first query, memory planning included."""
-    warmup_queries: int
-    warmup_ms: float
-    settled: bool
-    """False when the warm-up was cut by its cap."""
-    baseline_bytes: int
-    """Resident memory before the model was opened."""
-    peak_bytes: int
-    """Largest resident memory of the process."""
-
-
-class ProfileReport(Record):
-    name: str
-    """The precision of a run's engine, or the file's stem."""
-    model: str
-    """File name."""
-    model_bytes: int
-    model_sha256: str
-    backend: str
-    provider: str
-    precision_asked: str | None = None
-    precision_built: dict[str, int] = {}
-    """Nodes by the type they compute in, read back from the built engine."""
-    shapes: dict[str, list[int]]
-    batch: int
-    threads: int
-    latency: Distribution
-    """End to end: one query in flight, host stopwatch around feeding, running and reading."""
-    throughput: float
-    """Images a second at this batch."""
-    open_ms: float
-    first_ms: float
-    peak_memory_bytes: int
-    """Median over processes of peak resident memory minus its baseline."""
-    samples: list[ProcessSample]
-    device: dict[str, Any]
-    """Fingerprint: board, CPU, memory, kernel, governor, versions."""
-    energy: Energy | None = None
-    """None where it was not asked for."""
-    notes: list[str] = []
 
 
 Verdict = Literal["pass", "regression", "incomparable", "unstable", "insufficient"]

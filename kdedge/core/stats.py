@@ -1,5 +1,6 @@
 """Numbers from samples, as pure functions of numpy arrays."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -7,7 +8,8 @@ from numpy.typing import NDArray
 
 from kdedge.core.errors import KdedgeError
 from kdedge.core.exits import OperatingPoint
-from kdedge.core.report import Distribution, Quality
+from kdedge.core.profiling import Distribution
+from kdedge.core.report import Quality
 
 Array = NDArray[np.float64]
 PERCENTILES = (90, 95, 99)
@@ -94,6 +96,12 @@ def output_error(reference: NDArray[np.floating], candidate: NDArray[np.floating
     gap = np.abs(np.asarray(candidate, dtype=np.float64) - np.asarray(reference, dtype=np.float64))
     scale = max(float(np.abs(reference).max()), 1e-12)
     return float(gap.max()) / scale, float(gap.mean()) / scale
+
+
+def sign_test(worse: int, better: int) -> float:
+    """One-sided p-value of paired comparisons: the chance of `worse` or more of them all if both were as likely."""
+    count = worse + better
+    return float(sum(math.comb(count, k) for k in range(worse, count + 1)) / 2**count)
 
 
 class Answers(NamedTuple):

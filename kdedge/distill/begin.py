@@ -28,6 +28,13 @@ def hand_on(methods: nn.ModuleDict, trained: dict[str, Tensor], label: str) -> s
     return handed
 
 
+def calibrate(objective: Objective, normalize: Normalizer, loader: Batches, epoch: int) -> None:
+    """Give a student that is to train for int8 its first ranges, from the epoch's first batches."""
+    if objective.int8 and objective.phase.quantize:
+        some = islice(loader.epoch(epoch), objective.phase.quantize.calibration_batches)
+        objective.int8.calibrate(normalize(batch.images) for batch in some)
+
+
 def prepare(
     objective: Objective, names: Iterable[str], staff: Staff, normalize: Normalizer, loader: Batches, epoch: int
 ) -> None:

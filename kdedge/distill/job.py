@@ -29,7 +29,8 @@ class Job:
     run: Run
     seed: int
     folder: Path
-    """Gets checkpoints/, log.csv, tensorboard/ and, at the end, weights.safetensors and methods.safetensors."""
+    """Gets checkpoints/, log.csv, tensorboard/ and, at the end, weights.safetensors, methods.safetensors and, where it
+    trained for int8, int8.json."""
     identity: str
     """Hash of all that decides the weights; a checkpoint of another identity is not gone on from."""
     teachers: tuple[FrozenTeacher, ...] = ()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kdedge.core.errors import ModelError
 from kdedge.core.recipe import MethodUse, Phase
 from kdedge.distill.base import METHODS, Method, Network, Step, View
+from kdedge.distill.int8 import FakeInt8
 from kdedge.distill.phases import schedule_factor
 from kdedge.distill.teachers import Answer, mean_answer
 from kdedge.distill.weights import check_terms, term_weight
@@ -81,9 +82,10 @@ class Objective(nn.Module):
         network: Network,
         teachers: int = 0,
         peers: Iterable[nn.Module] = (),
+        int8: FakeInt8 | None = None,
     ) -> None:
         super().__init__()
-        self.student, self.phase = student, phase
+        self.student, self.phase, self.int8 = student, phase, int8
         self.methods, self.peers = nn.ModuleDict(methods), nn.ModuleList(peers)
         self._listens = {use.name: listens_to(use, methods[use.name].needs_teacher, teachers) for use in phase.methods}
         wanted = sorted({name for m in methods.values() for name in m.student_features})
@@ -145,7 +147,12 @@ class Objective(nn.Module):
 
     def observe(self, images: Tensor) -> View:
         """What the student makes of a batch."""
-        return View(self.student(images), self._tap.features)
+        return View(self.trained(images), self._tap.features)
+
+    @property
+    def trained(self) -> nn.Module:
+        """The student as the phase trains it: itself, or what computes with it as in int8."""
+        return self.student if self.int8 is None else self.int8
 
     def heard(self, method: str, teachers: Sequence[Answer | None]) -> View | None:
         """What a method learns from."""

@@ -8,14 +8,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kdedge.core.errors import TrainingError
-from kdedge.core.rundir import atomic_path
+from kdedge.core.rundir import atomic_path, write_json
 from kdedge.data.loader import Normalizer
 from kdedge.distill.base import Method, View
 from kdedge.distill.checkpoint import last_checkpoint
 from kdedge.distill.evaluate import accuracy, answers
+from kdedge.distill.int8 import learned_ranges
 from kdedge.distill.job import Job
 from kdedge.models.features import FeatureTap
 from kdedge.models.weights import save_weights
+
+RANGES = "int8.json"
+"""Of a training for int8: the range of what each layer takes, by its path."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ def take_result(job: Job, device: torch.device) -> Result:
     save_weights(job.student, job.folder / "weights.safetensors")
     for number, peer in enumerate(job.peers):
         save_weights(peer, job.folder / f"peer{number}.safetensors")
+    if ranges := learned_ranges(last.final("int8")):
+        write_json(job.folder / RANGES, ranges)
     own = last.final("methods")
     with atomic_path(job.folder / "methods.safetensors") as temporary:
         save_file(own, temporary)

@@ -13,7 +13,7 @@ from kdedge.core import console
 from kdedge.core.rundir import check_disk
 from kdedge.data.loader import Batch, Normalizer, train_batches
 from kdedge.distill.average import moving_average
-from kdedge.distill.begin import hand_on, prepare
+from kdedge.distill.begin import calibrate, hand_on, prepare
 from kdedge.distill.cached import keep_answers
 from kdedge.distill.checkpoint import (
     Checkpoint,
@@ -24,6 +24,7 @@ from kdedge.distill.checkpoint import (
 )
 from kdedge.distill.evaluate import accuracy, predict
 from kdedge.distill.freeze import Frozen
+from kdedge.distill.int8 import FakeInt8
 from kdedge.distill.job import Job, cpu_threads, disk_need, make_fabric, make_optimizer
 from kdedge.distill.logs import Row, TrainingLog
 from kdedge.distill.memory import is_out_of_memory, largest_fit, memory_error
@@ -87,8 +88,11 @@ class PhaseRun:
         student, self.teachers = job.networks()[0], [teacher.to(fabric.device) for teacher in job.teachers]
         methods = job.methods(self.phase)
         peers = job.peers if any(method.needs_peers for method in methods.values()) else ()
-        self.objective = Objective(job.student, methods, self.phase, student, len(job.teachers), peers)
+        int8 = FakeInt8(job.student, self.phase.quantize) if self.phase.quantize else None
+        self.objective = Objective(job.student, methods, self.phase, student, len(job.teachers), peers, int8)
         self.parts: dict[str, nn.Module] = {"student": job.student, "methods": self.objective.methods}
+        if int8:
+            self.parts["int8"] = int8
         if job.peers:
             self.parts["peers"] = nn.ModuleList(job.peers)
         fabric.to_device(self.objective)
@@ -118,6 +122,7 @@ class PhaseRun:
         trained = before.final("methods") if before else {}
         handed = hand_on(self.objective.methods, trained, self.job.label)
         fresh = [name for name in self.objective.methods if name not in handed]
+        calibrate(self.objective, self.normalize, self.loader, self.first)
         prepare(self.objective, fresh, self.staff(), self.normalize, self.loader, self.first)
         return 0
 
@@ -212,7 +217,7 @@ class PhaseRun:
         raise memory_error(self.job.label, self.phase.batch, largest_fit(attempt, len(batch.labels)), self.setting)
 
     def validate(self) -> float:
-        model = self.average.module.get_submodule("student") if self.average else self.job.student
+        model = self.average.module.get_submodule("student") if self.average else self.objective.trained
         data = self.job.dataset
         return accuracy(*predict(model, data.validation, data.normalize, self.fabric.device, self.job.data.workers))
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import abc
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from kdedge.core.errors import KdedgeError, ModelError, nearest
 from kdedge.engine.sidecar import atomic, checked_sidecar, write_sidecar
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     Arrays = dict[str, np.ndarray[Any, Any]]
+    Opener = Callable[[Path, dict[str, Any], "dict[str, Any] | None"], "Session"]
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,33 @@ class TensorSpec:
         return all(size is None or size == shape[axis] for axis, size in enumerate(self.shape))
 
 
+class LayerTimes(NamedTuple):
+    """One layer of what computes, which may be several nodes of the ONNX file."""
+
+    name: str
+    kind: str
+    """Its operator, or what the library calls it; empty where it does not say."""
+    nodes: tuple[str, ...]
+    """The ONNX nodes it was made from; empty where the library does not say."""
+    milliseconds: list[float]
+    """Of each query; 0 where it did not run."""
+
+
+def by_layer(queries: list[dict[str, float]], layers: dict[str, LayerTimes]) -> list[LayerTimes]:
+    """The layers with their milliseconds of every query; in the order of the first query that ran them."""
+    names = dict.fromkeys(name for query in queries for name in query)
+    return [
+        layers.get(name, LayerTimes(name, "", (), []))._replace(
+            milliseconds=[query.get(name, 0.0) for query in queries]
+        )
+        for name in names
+    ]
+
+
 class Session(abc.ABC):
     """An opened model with named inputs and outputs; close it, or use it in a with-block."""
 
+    min_batch = 1
     max_batch: int | None = None
     """The largest batch it takes; None where there is no limit."""
     device_memory: Mapping[str, int] = MappingProxyType({})
@@ -77,6 +102,17 @@ class Session(abc.ABC):
         if self._feeds is None:
             raise ValueError("enqueue() before the first run()")
         return self._infer(self._feeds)
+
+    def device_ms(self) -> float | None:
+        """Compute once more on the inputs of the last `run`: milliseconds by the device's own clock, copies left out.
+
+        None where it has no clock of its own, as a CPU has none, or none that can be read.
+        """
+        return None
+
+    def layer_times(self) -> list[LayerTimes]:
+        """Of a session opened with `Backend.open_profiled`: its layers, and what each took in every query so far."""
+        raise ValueError(f"{self.model} was opened without timing its layers")
 
     def precision_built(self) -> dict[str, int]:
         """Nodes by the type they compute in, read back from the engine; empty where it is not known."""
@@ -174,11 +210,22 @@ class Backend(abc.ABC):
         Raises:
             ModelError: the file is missing or broken, or an engine of another machine or version.
         """
+        return self._opened(self._open, path, options)
+
+    def open_profiled(self, path: Path, options: dict[str, Any]) -> Session:
+        """As `open`, but for timing each layer (`Session.layer_times`), which makes every query slower.
+
+        Raises:
+            KdedgeError: the library does not time layers.
+        """
+        return self._opened(self._open_profiled, path, options)
+
+    def _opened(self, how: Opener, path: Path, options: dict[str, Any]) -> Session:
         settings, versions = self.settings(options), self.versions()
         _must_exist(path)
         if not path.name.endswith(self.suffix):
-            return self._open(path, settings, None)
-        return self._open(path, settings, checked_sidecar(path, self.name, versions, self.may_differ))
+            return how(path, settings, None)
+        return how(path, settings, checked_sidecar(path, self.name, versions, self.may_differ))
 
     def may_differ(self, sidecar: dict[str, Any], versions: dict[str, str]) -> set[str]:  # noqa: ARG002
         """Fields of an engine's sidecar that need not be this machine's, such as device.cpu."""
@@ -194,6 +241,14 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def _open(self, path: Path, settings: dict[str, Any], sidecar: dict[str, Any] | None) -> Session: ...
+
+    def _open_profiled(
+        self,
+        path: Path,
+        settings: dict[str, Any],  # noqa: ARG002
+        sidecar: dict[str, Any] | None,  # noqa: ARG002
+    ) -> Session:
+        raise KdedgeError(f"layers of {path}", f"backend {self.name} does not time them")
 
 
 def _must_exist(path: Path) -> None:

@@ -6,6 +6,7 @@ Part of the device closure: Python 3.8, standard library, numpy and onnxruntime.
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,10 @@ from kdedge.core.errors import KdedgeError, MissingTool, ModelError, nearest, re
 from kdedge.engine.base import Backend, Session, TensorSpec, register
 from kdedge.engine.graph import count_precisions, remove_inputs
 from kdedge.engine.machine import usable_cores
+from kdedge.engine.ort_layers import read_profile
 
 if TYPE_CHECKING:
-    from kdedge.engine.base import Arrays
+    from kdedge.engine.base import Arrays, LayerTimes
 
 PROVIDERS = ("CPUExecutionProvider",)
 CUDA, TENSORRT = ON_GPU = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
@@ -84,9 +86,14 @@ class OrtBackend(Backend):
         return {"precision": count_precisions(out)}
 
     def _open(self, path: Path, settings: dict[str, Any], sidecar: dict[str, Any] | None) -> Session:
-        level = settings["graph_optimization"] if sidecar is None else "none"
-        session = create(path, session_options(settings, level), settings["provider"])
+        session = create(path, _options_for(sidecar, settings), settings["provider"])
         return OrtSession(path, session, {} if sidecar is None else sidecar.get("precision", {}))
+
+    def _open_profiled(self, path: Path, settings: dict[str, Any], sidecar: dict[str, Any] | None) -> Session:
+        if settings.get("provider") != PROVIDERS[0]:
+            why = f"backend {self.name} knows when a GPU's kernels were launched, not what they took"
+            raise KdedgeError(f"layers of {path}", why, "kdedge export --trt   (its layers are timed on the GPU)")
+        return ProfiledOrtSession(path, settings, _options_for(sidecar, settings))
 
 
 class OrtSession(Session):
@@ -109,6 +116,28 @@ class OrtSession(Session):
 
     def close(self) -> None:
         self._session = self._feeds = None
+
+
+class ProfiledOrtSession(OrtSession):
+    """ONNX Runtime writes down every node's time as it goes; the file is read once, at the end."""
+
+    def __init__(self, path: Path, settings: dict[str, Any], options: Any) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="kdedge-")
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(self._folder.name) / "nodes")
+        try:
+            super().__init__(path, create(path, options, settings["provider"]), {})
+        except BaseException:
+            self._folder.cleanup()
+            raise
+
+    def layer_times(self) -> list[LayerTimes]:
+        """Queries after this are not timed by layer."""
+        return read_profile(Path(self._session.end_profiling()).read_text(encoding="utf-8"))
+
+    def close(self) -> None:
+        super().close()
+        self._folder.cleanup()
 
 
 def onnxruntime() -> Any:
@@ -143,6 +172,11 @@ def session_options(settings: dict[str, Any], level: str) -> Any:
     options.inter_op_num_threads = 1
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, LEVELS[level])
     return options
+
+
+def _options_for(sidecar: dict[str, Any] | None, settings: dict[str, Any]) -> Any:
+    """An engine is past its optimization."""
+    return session_options(settings, settings["graph_optimization"] if sidecar is None else "none")
 
 
 def create(path: Path, options: Any, provider: str, of_provider: Mapping[str, str] = MappingProxyType({})) -> Any:

@@ -16,6 +16,7 @@ from kdedge.engine.machine import gpu
 from kdedge.engine.trt_build import build_engine
 from kdedge.engine.trt_layers import check_types, describe_layers, read_layers
 from kdedge.engine.trt_options import DEFAULTS, checked
+from kdedge.engine.trt_profiler import ProfiledTensorRTSession
 from kdedge.engine.trt_session import open_engine
 
 if TYPE_CHECKING:
@@ -63,6 +64,13 @@ class TensorRTBackend(Backend):
         return record
 
     def _open(self, path: Path, settings: dict[str, Any], sidecar: dict[str, Any] | None) -> Session:
+        return open_engine(_tensorrt(), path, self._runnable(path, sidecar), settings["cuda_graph"])
+
+    def _open_profiled(self, path: Path, settings: dict[str, Any], sidecar: dict[str, Any] | None) -> Session:  # noqa: ARG002
+        return open_engine(_tensorrt(), path, self._runnable(path, sidecar), kind=ProfiledTensorRTSession)
+
+    def _runnable(self, path: Path, sidecar: dict[str, Any] | None) -> dict[str, Any]:
+        """The sidecar; raises where the file is no engine, or this machine has no GPU to run it."""
         if sidecar is None:
             raise ModelError(f"model {path}", "TensorRT opens engines (*.engine) only", "kdedge export --trt")
         if self.obstacle():
@@ -71,7 +79,7 @@ class TensorRTBackend(Backend):
                 self.obstacle(),
                 "build and run it on the device, or kdedge export --ort",
             )
-        return open_engine(_tensorrt(), path, sidecar, settings["cuda_graph"])
+        return sidecar
 
 
 def opens_in(built: str, here: str) -> bool:

@@ -7,6 +7,7 @@ Part of the device closure: Python 3.8, standard library and numpy; `trt` and `c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,17 @@ DTYPES = {
 }
 
 
-def open_engine(trt: Any, path: Path, sidecar: dict[str, Any], cuda_graph: bool = False) -> TensorRTSession:
+def open_engine(
+    trt: Any,
+    path: Path,
+    sidecar: dict[str, Any],
+    cuda_graph: bool = False,
+    kind: Callable[..., TensorRTSession] | None = None,
+) -> TensorRTSession:
     """A session on the first GPU; it belongs to the thread that opens it.
+
+    Args:
+        kind: its class, TensorRTSession if not given.
 
     Raises:
         ModelError: TensorRT does not take the engine.
@@ -46,7 +56,7 @@ def open_engine(trt: Any, path: Path, sidecar: dict[str, Any], cuda_graph: bool 
         raise KdedgeError(f"engine {path}", "it runs on a deep learning accelerator, which takes no CUDA graph")
     cuda = enter_context("running a TensorRT engine")
     try:
-        return TensorRTSession(trt, cuda, path, sidecar, cuda_graph)
+        return (kind or TensorRTSession)(trt, cuda, path, sidecar, cuda_graph)
     except BaseException:
         cuda.Context.pop()
         raise
@@ -63,10 +73,12 @@ class TensorRTSession(Session):
         super().__init__(path.name, inputs, outputs, "TensorRT", sidecar.get("precision", {}))
         self.device_memory = device_memory(trt, engine)
         self._limits = {name: _limits(engine, name) for name in given}
+        self.min_batch = max((low[0] for low, _ in self._limits.values() if low), default=1)
         self.max_batch = min((high[0] for _, high in self._limits.values() if high), default=None)
         self._engine: Any = engine
         self._context: Any = engine.create_execution_context()
         self._stream: Any = cuda.Stream()
+        self._began, self._ended = cuda.Event(), cuda.Event()
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._with_graph = cuda_graph
         self._graph: Graph | None = None
@@ -83,6 +95,8 @@ class TensorRTSession(Session):
             self._pinned[spec.name] = self._cuda.pagelocked_empty(size, np.dtype(spec.dtype))
             self._device[spec.name] = self._cuda.mem_alloc(max(self._pinned[spec.name].nbytes, 1))
             self._context.set_tensor_address(spec.name, int(self._device[spec.name]))
+        buffers = sum(buffer.nbytes for buffer in self._pinned.values())
+        self.device_memory = {**self.device_memory, "buffers": buffers}
         self._view(shapes)
 
     def _set_shapes(self, given: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
@@ -126,6 +140,14 @@ class TensorRTSession(Session):
         self._stream.synchronize()
         return {spec.name: self._arrays[spec.name].copy() for spec in self.outputs}
 
+    def device_ms(self) -> float:
+        """Between CUDA events around the network, or its graph; its inputs are still on the GPU."""
+        self._began.record(self._stream)
+        self._execute()
+        self._ended.record(self._stream)
+        self._ended.synchronize()
+        return float(self._ended.time_since(self._began))
+
     def _execute(self) -> None:
         if self._graph is not None:
             self._graph.launch()
@@ -147,7 +169,7 @@ class TensorRTSession(Session):
         if self._context is None:
             return
         self._drop_graph()
-        self._context = self._engine = self._stream = self._feeds = None
+        self._context = self._engine = self._stream = self._feeds = self._began = self._ended = None
         self._arrays, self._pinned, self._device = {}, {}, {}  # freed while the GPU's context is still current
         self._cuda.Context.pop()
 

@@ -3,25 +3,29 @@
 Preprocessing nodes stay in float32.  Needs onnx and onnxruntime, no torch.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
-from onnxruntime.quantization import QDQQuantizer, QuantType
+from onnxruntime.quantization import QDQQuantizer, QuantType, TensorData
 from onnxruntime.quantization.registry import QDQRegistry
 
 from kdedge.core.deployment import Export
 from kdedge.core.errors import ModelError
 from kdedge.export.calibration import tensor_ranges
+from kdedge.export.layout import choose_layout
 from kdedge.export.onnx import dims, load, metadata_of, save, write_metadata
 from kdedge.export.precision import in_fp16
 from kdedge.export.preprocess import preprocess_nodes
 
 LEFT_IN_FLOAT = {"BatchNormalization"}
 """One that no convolution took in; its scale and statistics would get one quantization scale for all channels."""
+NOTHING: Mapping[str, Sequence[float]] = MappingProxyType({})
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
@@ -36,23 +40,37 @@ class Calibrated:
     Args:
         images: what to calibrate on, in the model's own input form.
         export: `calibration` (its `images` is the caller's to apply) and `quantization` are read.
+        learned: ranges of what layers take, by their names, that a training for int8 has left; they go before what
+            calibration sees.
 
     Raises:
         ModelError: the images do not fit the model's input.
     """
 
-    def __init__(self, source: Path, images: NDArray[Any], export: Export) -> None:
+    def __init__(
+        self, source: Path, images: NDArray[Any], export: Export, learned: Mapping[str, Sequence[float]] = NOTHING
+    ) -> None:
         self.source, self.images, self.export = source, images, export
         self.model = onnx.shape_inference.infer_shapes(load(source), strict_mode=True)
         check_images(source, self.model, images)
         self.pixels = preprocess_nodes(self.model)
         found = {node.op_type for node in self.model.graph.node if node.name not in self.pixels}
         self.operators = sorted(found & set(QDQRegistry) - LEFT_IN_FLOAT)
-        symmetric = export.quantization.symmetric
-        self.ranges = tensor_ranges(self.model, images, self.operators, export.calibration, symmetric)
+        self.layout = choose_layout(export.quantization)
+        self.ranges = tensor_ranges(self.model, images, self.operators, export.calibration, self.layout.symmetric)
         constants = {value.name for value in self.model.graph.initializer}
         self.layers = {layer_name(node, constants): node.name for node in self.model.graph.node if is_layer(node)}
         """Nodes with weights, by the names of their modules."""
+        self.take_up({name: span for name, span in learned.items() if name in self.layers})
+
+    def take_up(self, learned: Mapping[str, Sequence[float]]) -> None:
+        """Put what training has learned in the place of what calibration saw."""
+        self.layout = self.layout.model_copy(update={"learned": len(learned)})
+        takes = {node.name: node.input[0] for node in self.model.graph.node}
+        for name, (low, high) in learned.items():
+            tensor = takes[self.layers[name]]
+            if tensor in self.ranges:
+                self.ranges[tensor] = TensorData(lowest=np.float32(min(low, 0)), highest=np.float32(max(high, 0)))
 
     def quantize(self, out: Path, *, keep: Collection[str] = (), only: Collection[str] = ()) -> None:
         """int8 weights, one scale a channel, and calibrated activations, as Q/DQ pairs.
@@ -64,19 +82,19 @@ class Calibrated:
         Raises:
             ModelError: nothing in the model can be quantized.
         """
-        how, model = self.export.quantization, ModelProto()
+        how, layout, model = self.export.quantization, self.layout, ModelProto()
         model.CopyFrom(self.model)
         quantizer = QDQQuantizer(
             model,
             per_channel=True,
-            reduce_range=False,
+            reduce_range=layout.reduce_range,
             weight_qType=QuantType.QInt8,
-            activation_qType=QuantType.QInt8 if how.activations == "int8" else QuantType.QUInt8,
+            activation_qType=QuantType.QInt8 if layout.activations == "int8" else QuantType.QUInt8,
             tensors_range=self.ranges,
             nodes_to_quantize=[self.layers[name] for name in only],
             nodes_to_exclude=[*self.pixels, *self.in_float(keep)],
             op_types_to_quantize=self.operators,
-            extra_options={"ActivationSymmetric": how.symmetric, "QuantizeBias": how.quantize_bias},
+            extra_options={"ActivationSymmetric": layout.symmetric, "QuantizeBias": how.quantize_bias},
         )
         quantizer.quantize_model()
         quantizer.model.topological_sort()
@@ -103,7 +121,10 @@ class Calibrated:
         return {
             "precision": "int8",
             "calibration": self.export.calibration.model_dump(mode="json") | {"images": len(self.images)},
-            "quantization": self.export.quantization.model_dump(mode="json", exclude={"sensitivity"}),
+            "quantization": {
+                **self.layout.model_dump(exclude={"why"}),
+                **self.export.quantization.model_dump(mode="json", include={"quantize_bias", "rest"}),
+            },
             "left_in_float": list(keep),
         }
 

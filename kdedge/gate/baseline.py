@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdedge.core.errors import Incomparable, KdedgeError
-from kdedge.core.report import Baseline, Metric, ProfileReport
+from kdedge.core.profiling import ProfileReport
+from kdedge.core.report import Baseline, Metric
 
 SCHEMA = 1
 ACCEPT = "kdedge gate --update"

@@ -12,17 +12,8 @@ from typing import Any
 from kdedge.core.console import quantity
 from kdedge.core.deployment import Budget, Gate
 from kdedge.core.errors import nearest
-from kdedge.core.report import (
-    Baseline,
-    Check,
-    ExportReport,
-    GateResult,
-    Metric,
-    ProfileReport,
-    TrainedModel,
-    TrainingReport,
-    Verdict,
-)
+from kdedge.core.profiling import ProfileReport
+from kdedge.core.report import Baseline, Check, ExportReport, GateResult, Metric, TrainedModel, TrainingReport, Verdict
 from kdedge.gate.baseline import differences, remarks
 
 WORST_FIRST: tuple[Verdict, ...] = ("regression", "incomparable", "unstable", "insufficient", "pass")
@@ -84,6 +75,8 @@ def profiled(profile: ProfileReport) -> dict[str, Metric]:
         f"{profile.name}/latency_median_ms": cost(profile.latency.median, "ms", settled),
         f"{profile.name}/peak_memory_bytes": cost(profile.peak_memory_bytes, "bytes"),
     }
+    if profile.device_latency:
+        metrics[f"{profile.name}/device_latency_median_ms"] = cost(profile.device_latency.median, "ms", settled)
     p95 = profile.latency.percentiles.get("p95")
     if p95 is not None:
         metrics[f"{profile.name}/latency_p95_ms"] = cost(p95, "ms", settled)

@@ -1,26 +1,34 @@
 """export/*.onnx -> devices/<device>/: engines built there, compared with their ONNX files, and measured"""
 
 import re
+from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from tempfile import TemporaryDirectory
+from typing import Any, cast, get_args
+
+import numpy as np
 
 from kdedge.core import console
 from kdedge.core.deployment import Precision, Tolerance
 from kdedge.core.device import DeviceReport
-from kdedge.core.report import ExportReport, Hop, ProfileReport, TrainingReport
-from kdedge.core.rundir import read_record, write_json
+from kdedge.core.profiling import ProfileReport
+from kdedge.core.report import ExportedFile, ExportReport, Hop, TrainingReport
+from kdedge.core.rundir import read_record, sha256_file, write_json
 from kdedge.engine.base import backend
-from kdedge.export.arrays import read_arrays
+from kdedge.export.arrays import Arrays, read_arrays
 from kdedge.export.onnx import INPUT, OUTPUT
 from kdedge.export.parity import LOWER, Predictions, compare, refuse
 from kdedge.pipeline.profile import note_lightening, note_no_gain
-from kdedge.pipeline.project import EXPORT, TRAINING, Project
-from kdedge.pipeline.show import show_hops, show_profiles
+from kdedge.pipeline.project import DEVICE, DEVICES, EXPORT, TRAINING, Project
+from kdedge.pipeline.show import show_hops
+from kdedge.pipeline.show_profile import show_profiles
 from kdedge.profile.measure import profile_model
 from kdedge.profile.predict import predict
 from kdedge.profile.targets import Target
 
-DEVICE = "device.json"
+EVAL = "arrays/eval.npz"
+SLOWLY_ASKED = 128
+"""Images for engines that can only be asked with trtexec, which is started for each batch."""
 
 
 def run_on(project: Project, target: Target) -> None:
@@ -32,7 +40,7 @@ def run_on(project: Project, target: Target) -> None:
     export = read_record(project.run / EXPORT, ExportReport)
     with project.run.locked(), target:
         device = target.describe(export.backend)
-        work = OnDevice(project, export, target, f"devices/{slug(device)}")
+        work = OnDevice(project, export, target, device)
         profiles = {name: work.measure(name) for name in export.onnx}
         precisions = [name for name in get_args(Precision) if name in profiles]
         training = read_record(project.run / TRAINING, TrainingReport)
@@ -40,10 +48,18 @@ def run_on(project: Project, target: Target) -> None:
         note_lightening(profiles, export, export.deployed(training.student).macs)
         for name, profile in profiles.items():
             work.keep(f"profile/{name}.json", profile)
-        report = DeviceReport(device=device, backend=export.backend, hops=work.hops, profiles=sorted(profiles))
+        report = DeviceReport(
+            device=device,
+            backend=export.backend,
+            engines=work.engines,
+            hops=work.hops,
+            profiles=sorted(profiles),
+        )
         work.keep(DEVICE, report)
         project.run.record(work.folder, project.key("profile"), work.artifacts)
     show_hops(f"{device_name(device)}: {export.backend}", work.hops)
+    for note in dict.fromkeys(note for hop in work.hops for note in hop.notes):
+        console.say(note)
     show_profiles(list(profiles.values()))
     console.emit({"device": report, "profiles": list(profiles.values())})
     refuse(work.hops)
@@ -61,11 +77,12 @@ def slug(device: dict[str, Any]) -> str:
 class OnDevice:
     """One run's models on one device; `folder` is relative to the run's."""
 
-    def __init__(self, project: Project, export: ExportReport, target: Target, folder: str) -> None:
-        self.project, self.export, self.target, self.folder = project, export, target, folder
-        self.run, self.spec = project.run, project.recipe.profile
-        own = project.recipe.export
-        self.options = own.backend_options if own.backend == export.backend else {}
+    def __init__(self, project: Project, export: ExportReport, target: Target, device: dict[str, Any]) -> None:
+        self.project, self.export, self.target = project, export, target
+        self.run, self.spec, self.options = project.run, project.recipe.profile, export.backend_options
+        self.folder = f"{DEVICES}/{slug(device)}"
+        self.most = SLOWLY_ASKED if "trtexec" in device["match"] else None
+        self.engines: dict[str, ExportedFile] = {}
         self.hops: list[Hop] = []
         self.artifacts: list[str] = []
 
@@ -91,20 +108,40 @@ class OnDevice:
         engine = self.path(f"engine/{onnx.name.removesuffix('.onnx')}{suffix}")
         request = {"onnx": str(onnx), "out": str(engine), "options": self.options}
         self.target.run({"mode": "build", "backend": self.export.backend, **request})
-        self.artifacts += [f"{self.folder}/engine/{made}" for made in (engine.name, f"{engine.name}.json")]
+        made = [f"{self.folder}/engine/{file}" for file in (engine.name, f"{engine.name}.json")]
+        self.engines[name] = ExportedFile(path=made[0], bytes=engine.stat().st_size, sha256=sha256_file(engine))
+        self.artifacts += made
         return engine
 
     def compare(self, precision: str, engine: Path) -> Hop:
         """With what the ONNX file predicts here, on the same test images."""
-        path = self.run / "arrays/eval.npz"
-        answer, images = predict(self.target, self.export.backend, engine, path, self.options), read_arrays(path)
-        found, name = Predictions(images.ids, answer[OUTPUT]), f"predictions/engine-{precision}.npz"
+        reference, found = f"onnx-{precision}", self.ask(engine)
+        labels = self.arrays.labels[: len(found.ids)]
+        name = f"predictions/engine-{precision}.npz"
         found.save(self.path(name))
         self.artifacts.append(f"{self.folder}/{name}")
-        before = Predictions.load(self.run / f"predictions/onnx-{precision}.npz")
+        whole = Predictions.load(self.run / f"predictions/{reference}.npz")
+        before = Predictions(whole.ids[: len(labels)], whole.outputs[: len(labels)])
         limit: Tolerance = self.project.recipe.export.tolerance.fp32 if precision == "fp32" else LOWER
-        reference = f"onnx-{precision}"
-        return compare(f"engine-{precision}", found, before, images.labels, limit, reference_name=reference)
+        hop = compare(f"engine-{precision}", found, before, labels, limit, reference_name=reference)
+        if len(labels) < len(whole.ids):
+            asked = f"{len(labels)} of {len(whole.ids)} test images"
+            hop.notes.append(f"engines were compared on {asked}, as trtexec starts anew for each batch")
+        return hop
+
+    def ask(self, engine: Path) -> Predictions:
+        """All test images, or as many as are asked of what is slow to ask."""
+        ids, path = self.arrays.ids[: self.most], self.run / EVAL
+        with TemporaryDirectory(prefix="kdedge-") as folder:
+            if len(ids) < len(self.arrays.ids):
+                path = Path(folder, "images.npz")
+                np.savez(path, **cast("Any", {INPUT: self.arrays.images[: self.most]}))
+            answer = predict(self.target, self.export.backend, engine, path, self.options)
+        return Predictions(ids, answer[OUTPUT])
+
+    @cached_property
+    def arrays(self) -> Arrays:
+        return read_arrays(self.run / EVAL)
 
     def keep(self, name: str, record: Any) -> None:
         write_json(self.path(name), record)

@@ -15,7 +15,7 @@ from kdedge.data.build import Dataset, build_data
 from kdedge.distill.base import METHODS
 from kdedge.distill.evaluate import accuracy, predict
 from kdedge.distill.job import Job, cpu_threads, make_fabric
-from kdedge.distill.result import Result
+from kdedge.distill.result import RANGES, Result
 from kdedge.distill.teachers import FrozenTeacher
 from kdedge.distill.trainer import train
 from kdedge.export.parity import Predictions
@@ -137,6 +137,7 @@ class Distillation:
         )
         result: Result = train(job)
         self.artifacts += [f"{name}/weights.safetensors", f"{name}/methods.safetensors", f"{name}/log.csv"]
+        self.artifacts += [f"{name}/{RANGES}"] if phases[-1].quantize else []
         if name == "student":
             self.peers = [self.peer(number, peer) for number, peer in enumerate(peers)]
         top1 = self.measure(name, network, self.dataset.normalize)

@@ -14,17 +14,20 @@ import onnx.utils
 from numpy.typing import NDArray
 
 from kdedge.core import console
-from kdedge.core.errors import KdedgeError, nearest, require
+from kdedge.core.errors import KdedgeError, require
 from kdedge.core.exits import ExitQuality, ExitsReport, MeasuredCascade, WithoutExits
-from kdedge.core.report import ExportReport, ProfileReport, TrainingReport
+from kdedge.core.profiling import ProfileReport
+from kdedge.core.report import ExportReport, TrainingReport
 from kdedge.core.rundir import read_record, write_json, write_text
 from kdedge.core.stats import Answers, Costs, choose, exit_curve, judge, operating_point
 from kdedge.engine.base import backend
-from kdedge.engine.cascade import open_cascade, read_cascade, set_threshold
+from kdedge.engine.cascade import read_cascade, set_threshold
+from kdedge.pipeline.cascades import Place, cascade_name, place_of
 from kdedge.pipeline.project import EXITS, EXPORT, TRAINING, Project
 from kdedge.pipeline.show import show_exits
 from kdedge.profile.measure import Shapes, profile_model
-from kdedge.profile.targets import LocalTarget
+from kdedge.profile.predict import predict
+from kdedge.profile.targets import Target
 from kdedge.report.charts import exits_file
 
 SLACK = 0.005
@@ -42,19 +45,19 @@ class Asked(NamedTuple):
     precision: str = "fp32"
 
 
-def find_threshold(project: Project, asked: Asked) -> None:
-    """Choose a run's threshold, measure what it gives, and keep both; holds the run's lock."""
+def find_threshold(project: Project, asked: Asked, target: Target) -> None:
+    """Choose a run's threshold, measure what it gives, and keep both; holds the run's lock and the device."""
     wanted = parse(asked)
-    with project.run.locked():
+    with project.run.locked(), target:
         export = with_exits(project)
-        work = Measuring(project, export, asked.precision)
+        place = place_of(project, export, asked.precision, target)
+        work = Measuring(project, export, asked.precision, place)
         report = work.report(wanted, asked.threshold)
-        write_json(project.run / EXITS, report)
-        write_text(project.run / "exits.svg", exits_file(report))
+        write_json(project.run / f"{place.folder}{EXITS}", report)
+        write_text(project.run / f"{place.folder}exits.svg", exits_file(report))
         set_threshold(work.path, report.validation.threshold)
-        known = project.run.manifest.artifacts
-        cascades = [name for each in export.onnx if (name := cascade_name(each)) in known]
-        project.run.record("exits", project.key("exits"), [EXITS, "exits.svg", *cascades])
+        made = [f"{place.folder}{EXITS}", f"{place.folder}exits.svg", *place.made]
+        project.run.record(place.command, project.key("exits"), made)
     show_exits(report)
     console.emit(report)
 
@@ -106,19 +109,12 @@ def with_exits(project: Project) -> ExportReport:
     )
 
 
-def cascade_name(precision: str) -> str:
-    return f"engine/cascade.{precision}.json"
-
-
 class Measuring:
     """One run of the command, on the cascade of one precision."""
 
-    def __init__(self, project: Project, export: ExportReport, precision: str) -> None:
-        if precision not in export.onnx or not (project.run / cascade_name(precision)).is_file():
-            known = [name for name in export.onnx if (project.run / cascade_name(name)).is_file()]
-            raise KdedgeError(f"--precision {precision}: not exported with exits", nearest(precision, known))
+    def __init__(self, project: Project, export: ExportReport, precision: str, place: Place) -> None:
         self.project, self.run, self.export, self.precision = project, project.run, export, precision
-        self.path = self.run / cascade_name(precision)
+        self.target, self.path = place.target, project.run / f"{place.folder}{cascade_name(precision)}"
         self.cascade = read_cascade(self.path)
         self.spec = project.recipe.profile.model_copy(update={"batch": 1})
         self.library = backend(self.cascade.backend)
@@ -129,11 +125,10 @@ class Measuring:
     def report(self, wanted: float | None, threshold: float | None) -> ExitsReport:
         tested = read_labelled(self.run / TEST)
         self.write_validation(preprocess=tested.images.dtype == np.uint8)
-        with open_cascade(self.path, self.options) as cascade:
-            validation, test = (
-                judge(cascade.exits(images), labels)
-                for images, labels in (read_labelled(self.run / VALIDATION), tested)
-            )
+        validation, test = (
+            judge(self.ask(name), labels)
+            for name, labels in ((VALIDATION, read_labelled(self.run / VALIDATION).labels), (TEST, tested.labels))
+        )
         if threshold is None:
             wanted = max(0.0, float(validation.right[-1].mean()) - SLACK) if wanted is None else wanted
             threshold = choose(exit_curve(validation, self.costs()), wanted).threshold  # fails before all is measured
@@ -165,6 +160,11 @@ class Measuring:
         medians = [stage.latency.median for stage in stages] or np.zeros(len(macs))
         return Costs(macs, np.cumsum(medians))
 
+    def ask(self, images: str) -> NDArray[np.float32]:
+        """Logits (exits, N, classes) of every exit."""
+        answer = predict(self.target, self.library.name, self.path, self.run / images, self.options)
+        return np.stack([answer[stage.logits] for stage in self.cascade.stages])
+
     def write_validation(self, preprocess: bool) -> None:
         """In the form of the test images, where that has not been done since these were written."""
         key = self.run.sha256(TEST)
@@ -187,6 +187,7 @@ class Measuring:
             shapes=shapes,
             precision=self.precision,
             options=self.options,
+            target=self.target,
         )
         for note in report.notes:
             self.note(note, name)
@@ -224,7 +225,7 @@ class Measuring:
         replies = []
         with console.progress_bar(f"cascade at {threshold:.4f}", self.spec.processes) as bar:
             for _ in range(self.spec.processes):
-                replies.append(LocalTarget().run(request))
+                replies.append(self.target.run(request))
                 bar.advance()
         if restless := sum(not reply["settled"] for reply in replies):
             cap = f"{self.spec.warmup_cap:g} s"
@@ -242,12 +243,13 @@ class Measuring:
         )
 
     def without(self, shapes: Shapes) -> WithoutExits:
-        """What the student alone takes, built and measured here like the stages."""
+        """What the student alone takes, built and measured like the stages."""
         with TemporaryDirectory(dir=self.run.path, prefix=".without-") as folder:
             model, engine = Path(folder, "student.onnx"), Path(folder, f"student{self.library.suffix}")
             source = self.run / self.export.onnx[self.precision].path
             onnx.utils.extract_model(source, model, [self.cascade.stages[0].input], ["logits"])
-            self.library.build(model, engine, self.options)
+            files = {"onnx": str(model), "out": str(engine)}
+            self.target.run({"mode": "build", "backend": self.library.name, "options": self.options, **files})
             latency = self.profile(engine, "student without exits", shapes).latency
         student = read_record(self.run / TRAINING, TrainingReport).student
         return WithoutExits(params=student.params, macs=student.macs, latency_ms=latency.median, mean_ms=latency.mean)

@@ -1,23 +1,29 @@
 """student/weights.safetensors -> arrays/, export/*.onnx, engine/*, predictions/*.npz, export.json"""
 
+import json
+import tempfile
 from pathlib import Path
 
 from torch import nn
 
+from kdedge.core import console
 from kdedge.core.errors import ModelError
+from kdedge.core.precision import Fragility, Layout
 from kdedge.core.recipe import Model, Normalize
 from kdedge.core.report import ExportedFile, ExportReport, Original, Sensitivity
 from kdedge.core.rundir import sha256_file, write_json
 from kdedge.data.build import Dataset, build_data
+from kdedge.distill.result import RANGES
 from kdedge.engine.base import backend
 from kdedge.engine.cascade import Link, cascade_record
 from kdedge.export.arrays import read_arrays
 from kdedge.export.exits import cut
+from kdedge.export.fragility import Pair, fragility
 from kdedge.export.int8 import Calibrated
 from kdedge.export.onnx import INPUT, NO_EXITS, Outputs, export_onnx
 from kdedge.export.parity import refuse
 from kdedge.export.precision import to_fp16
-from kdedge.export.sensitivity import Judge, within_limit
+from kdedge.export.sensitivity import Judge, ask, within_limit
 from kdedge.models.cost import cost
 from kdedge.models.weights import load_weights
 from kdedge.pipeline.arrays import write_arrays, write_validation
@@ -25,7 +31,7 @@ from kdedge.pipeline.environment import environment
 from kdedge.pipeline.heads import Exported, choose_exits
 from kdedge.pipeline.hops import Hops
 from kdedge.pipeline.networks import build, dense_form
-from kdedge.pipeline.project import EXPORT, Project
+from kdedge.pipeline.project import BASELINE, EXPORT, Project
 from kdedge.pipeline.show import show_export
 
 TEACHER, ORIGINAL = "teacher", "original"
@@ -50,6 +56,7 @@ def run(project: Project) -> list[str]:
     original = work.original(dense) if dense else None
     hops = Hops(project.run, recipe.export, exported.outputs.logits)
     hops.compare(exported.network, dataset.normalize, work.onnx, work.engines, work.cascades)
+    fragile = work.fragility(hops) if exported.outputs == NO_EXITS else None
     report = ExportReport(
         input_shape=list(hops.arrays.images.shape[1:]),
         onnx=work.onnx,
@@ -58,13 +65,18 @@ def run(project: Project) -> list[str]:
         exit=exported.outputs.exit,
         exits=list(exported.exits),
         original=original,
+        layout=work.layout,
         sensitivity=work.sensitivity,
+        fragility=fragile,
         opset=recipe.export.opset,
         backend=recipe.export.backend,
+        backend_options=recipe.export.backend_options,
         environment=environment(),
     )
     write_json(project.run / EXPORT, report)
     show_export(report)
+    for sentence in report.warned():
+        console.warn(sentence)
     refuse(report.hops)
     return [*work.artifacts, *hops.artifacts, EXPORT]
 
@@ -78,6 +90,7 @@ class Exporting:
         self.onnx: dict[str, ExportedFile] = {}
         self.engines: dict[str, ExportedFile] = {}
         self.cascades: dict[str, ExportedFile] = {}
+        self.layout: Layout | None = None
         self.sensitivity: Sensitivity | None = None
 
     def load(self, model: Model, weights: str) -> nn.Module:
@@ -101,13 +114,44 @@ class Exporting:
 
     def int8(self, fp32: Path, path: Path) -> None:
         """All layers, or all but those that it takes to stay within the recipe's limit."""
-        calibrated = Calibrated(fp32, read_arrays(self.run / "arrays/calibration.npz").images, self.recipe)
+        calibrated = self.calibrated(fp32, "student")
+        self.layout = calibrated.layout
         limit = self.recipe.tolerance.int8.top1_drop
         if self.recipe.quantization.sensitivity and limit is not None:
             split, name = self.unseen()
             arrays = read_arrays(self.run / name)
             self.sensitivity = within_limit(Judge(calibrated, arrays.images, arrays.labels), limit, split)
-        calibrated.quantize(path, keep=self.sensitivity.left_in_float if self.sensitivity else ())
+        calibrated.quantize(path, keep=self.left_in_float())
+
+    def calibrated(self, fp32: Path, training: str) -> Calibrated:
+        """Args:
+        training: student or baseline, whose learned ranges count where it trained for int8.
+        """
+        learned = self.run / training / RANGES
+        aware = self.project.recipe.phases[-1].quantize
+        ranges = json.loads(learned.read_text(encoding="utf-8")) if aware else {}
+        return Calibrated(fp32, read_arrays(self.run / "arrays/calibration.npz").images, self.recipe, ranges)
+
+    def left_in_float(self) -> list[str]:
+        return self.sensitivity.left_in_float if self.sensitivity else []
+
+    def fragility(self, hops: Hops) -> Fragility | None:
+        """What int8 costs the distilled student beside its undistilled twin, the same layers in int8.
+
+        None where there are not both, or nothing is asked of them.
+        """
+        recipe, limit = self.project.recipe, self.recipe.tolerance.int8.extra_drop
+        distilled = any(phase.methods for phase in recipe.phases)
+        if limit is None or "int8" not in self.onnx or not distilled or not recipe.baseline:
+            return None
+        images = hops.arrays.images
+        with tempfile.TemporaryDirectory(prefix="kdedge-baseline-") as folder:
+            fp32, int8 = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
+            self.write(self.load(recipe.student, BASELINE), fp32, self.dataset.normalize)
+            self.calibrated(fp32, "baseline").quantize(int8, keep=self.left_in_float())
+            baseline = Pair(ask(fp32, images), ask(int8, images))
+        student = Pair(hops.answer("onnx-fp32"), hops.answer("onnx-int8"))
+        return fragility(student, baseline, hops.arrays.labels, limit)
 
     def unseen(self) -> tuple[str, str]:
         """Images to choose on, which are not the test's: what they are called, and their file."""
@@ -145,15 +189,20 @@ class Exporting:
         numbers = range(1, len(outputs.logits) + 1)
         paths = [self.run / f"export/cascade{number}.{precision}.onnx" for number in numbers]
         cut(whole, paths, outputs)
-        engines = [self.build(path)[1].path for path in paths]
+        make = self.describe if self.recipe.engines == "device" else self.build
+        for path in paths:
+            make(path)
         names = zip((INPUT, *outputs.features), (*outputs.features, None), outputs.logits, strict=True)
-        links = [Link(Path(engine).name, *name) for engine, name in zip(engines, names, strict=True)]
+        links = [Link(self.engine(path).name, *name) for path, name in zip(paths, names, strict=True)]
         joined = self.run / f"engine/cascade.{precision}.json"
         write_json(joined, cascade_record(precision, self.recipe.backend, self.recipe.backend_options, links))
         self.cascades[precision] = self.describe(joined)
 
     def keep(self, name: str, path: Path) -> None:
-        """Note an ONNX file and build its engine."""
+        """Note an ONNX file and build its engine, where engines are built here."""
+        if self.recipe.engines == "device":
+            self.onnx[name] = self.describe(path)
+            return
         self.onnx[name], self.engines[name], built = self.build(path)
         self.read_back(name, built)
         if reason := backend(self.recipe.backend).obstacle():
@@ -161,27 +210,48 @@ class Exporting:
 
     def build(self, path: Path) -> tuple[ExportedFile, ExportedFile, dict[str, int]]:
         """The ONNX file, its engine, and the engine's nodes by the type they compute in."""
-        builder = backend(self.recipe.backend)
-        engine = self.run / "engine" / f"{path.name.removesuffix('.onnx')}{builder.suffix}"
-        built = builder.build(path, engine, self.recipe.backend_options)
+        engine = self.engine(path)
+        built = backend(self.recipe.backend).build(path, engine, self.recipe.backend_options)
         self.artifacts.append(f"engine/{engine.name}.json")
         return self.describe(path), self.describe(engine), built
 
+    def engine(self, path: Path) -> Path:
+        """Where that of an ONNX file is, or will be."""
+        return self.run / "engine" / f"{path.name.removesuffix('.onnx')}{backend(self.recipe.backend).suffix}"
+
     def read_back(self, name: str, built: dict[str, int]) -> None:
-        """Note where an engine computes in more than its precision; raises ModelError where int8 is in name only."""
-        if name == "int8" and not built.get("int8"):
-            raise ModelError(
-                f"{self.engines[name].path} was asked for in int8",
-                f"it was built with {built or 'layers whose types are not known'}",
-                "see export.quantization",
-            )
-        if name == "fp16" and not built.get("fp16"):
-            self.engines[name].notes.append("fp16 storage")
+        """Note where an engine computes in more than its precision, or does not say what in.
+
+        Raises:
+            ModelError: it is int8 in name only.
+        """
+        if name not in ("fp16", "int8"):
+            return
+        engine = self.engines[name]
+        if not built:
+            engine.notes.append(f"{self.recipe.backend} does not say what it computes in")
+        elif name == "fp16" and not built.get("fp16"):
+            engine.notes.append("fp16 storage")
+        elif name == "int8":
+            refuse_float(engine.path, self.recipe.backend, built)
+            if 2 * built["int8"] < sum(built.values()):
+                engine.notes.append(f"only {built['int8']} of {sum(built.values())} nodes compute in int8")
 
     def describe(self, path: Path) -> ExportedFile:
         name = str(path.relative_to(self.run.path))
         self.artifacts.append(name)
         return ExportedFile(path=name, bytes=path.stat().st_size, sha256=sha256_file(path))
+
+
+def refuse_float(path: str, library: str, built: dict[str, int]) -> None:
+    """Raises ModelError when nothing of an int8 engine computes in int8."""
+    if built.get("int8"):
+        return
+    why, fix = f"it was built with {built}", "see export.quantization"
+    if library == "ort_cuda":
+        why = "ONNX Runtime's CUDA provider computes in float between Q/DQ pairs, which only add work"
+        fix = "--set export.precisions=[fp32, fp16], or --set export.backend=ort_tensorrt"
+    raise ModelError(f"{path} was asked for in int8", why, fix)
 
 
 def alike(one: Model, other: Model) -> bool:

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from kdedge.core import console
+from kdedge.core.device import DeviceReport
 from kdedge.core.errors import Incomparable
-from kdedge.core.report import ExportReport, GateResult, Metric, ProfileReport, TrainingReport
+from kdedge.core.profiling import ProfileReport
+from kdedge.core.report import ExportReport, GateResult, Metric, TrainingReport
 from kdedge.core.rundir import read_record, write_json, write_text
 from kdedge.gate.baseline import fingerprint_of, load_baseline, make_baseline
 from kdedge.gate.render import junit, markdown
 from kdedge.gate.rules import collect, decide, worst
-from kdedge.pipeline.project import EXPORT, GATE, TRAINING, Project
+from kdedge.pipeline.project import DEVICE, DEVICES, EXPORT, GATE, TRAINING, Project
 from kdedge.pipeline.show import show_gate
 
 
@@ -50,6 +52,10 @@ def read_records(project: Project) -> tuple[TrainingReport, ExportReport, list[P
         project.run.sha256(name)  # says what to run when it has not been written
     training = read_record(project.run / TRAINING, TrainingReport)
     export = read_record(project.run / EXPORT, ExportReport)
+    if project.device:
+        there = read_record(project.run / f"{DEVICES}/{project.device}/{DEVICE}", DeviceReport)
+        before = [hop for hop in export.hops if "engine-" not in hop.name]
+        export = export.model_copy(update={"engines": there.engines, "hops": before + there.hops})
     return training, export, [read_record(project.run / name, ProfileReport) for name in project.profiles()]
 
 

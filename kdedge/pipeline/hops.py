@@ -54,6 +54,8 @@ class Hops:
             answers = self.ask(onnx[precision], "ort", self.onnx_options())
             before = "torch" if precision == "fp32" else "onnx-fp32"
             self.add(f"onnx-{precision}", answers, before, getattr(tolerance, precision))
+        if self.export.engines == "device":
+            return
         if reason := backend(self.export.backend).obstacle():
             console.warn(f"the engines were built but not run: {reason}")
             return
@@ -84,6 +86,10 @@ class Hops:
     def ask_cascade(self, file: ExportedFile) -> dict[str, Logits]:
         with open_cascade(self.run / file.path) as cascade:
             return dict(zip(cascade.names, cascade.exits(self.arrays.images), strict=True))
+
+    def answer(self, name: str) -> Logits:
+        """What a hop that was compared gave for the images of `arrays`."""
+        return self._answers[name].outputs
 
     def add(self, name: str, answers: dict[str, Logits], reference: str | None, limit: Tolerance) -> None:
         """The early exits' hops are called exit1/onnx-fp32; those of the last one have their bare name."""

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from kdedge.core.deployment import Export
-from kdedge.core.errors import KdedgeError, ModelError
+from kdedge.core.errors import KdedgeError, ModelError, nearest
 from kdedge.core.load import LoadedRecipe, load_preset
 from kdedge.core.recipe import Model, Recipe, Teacher
 from kdedge.core.rundir import RUNS, RunDir, digest, newest_run, read_record, sha256_file, write_json
@@ -23,6 +23,9 @@ from kdedge.pipeline.places import networks
 RECIPE = "recipe.json"
 TRAINING, EXPORT, GATE, PAGE = "training.json", "export.json", "gate.json", "report.html"
 EXITS = "exits.json"
+DEVICES, DEVICE = "devices", "device.json"
+"""A folder for each board that engines of the run were measured on, and the record in it."""
+BASELINE = "baseline/weights.safetensors"
 PRESETS = {"ort": "onnxruntime_cpu", "trt": "tensorrt"}
 
 
@@ -41,6 +44,8 @@ class Project:
     run: RunDir
     source: Source
     """Where each key of the recipe was written."""
+    device: str = ""
+    """Folder under devices/ whose numbers count, instead of this machine's."""
 
     def checkpoint(self, teacher: Teacher) -> Path:
         """The file of a teacher's weights, looked for beside the recipe, here, and in the data folder.
@@ -81,9 +86,12 @@ class Project:
             return digest([self.student_key(), recipe.baseline])
         if command == "export":
             teacher = run.sha256("teacher.safetensors") if recipe.teachers else None
-            engine = backend(recipe.export.backend).versions() | identity()
+            built_here = recipe.export.engines == "here"
+            engine = backend(recipe.export.backend).versions() | identity() if built_here else {}
             heads = run.sha256("student/methods.safetensors") if recipe.export.exits != "none" else None
-            return digest([plain(recipe.export), run.sha256("student/weights.safetensors"), heads, teacher, engine])
+            trained = ["student/weights.safetensors", *([BASELINE] if recipe.baseline else [])]
+            weights = [run.sha256(name) for name in trained]
+            return digest([plain(recipe.export), weights, heads, teacher, engine])
         if command == "profile":
             return digest([plain(recipe.profile), run.sha256(EXPORT)])
         if command == "gate":
@@ -99,7 +107,10 @@ class Project:
         raise KdedgeError(f"no command {command!r}")
 
     def profiles(self) -> list[str]:
-        """Artifacts of the last profile."""
+        """Artifacts of the last profile: of this machine, or of the device that the run is looked at on."""
+        if self.device:
+            found = self.run.manifest.commands[f"{DEVICES}/{self.device}"].artifacts
+            return [name for name in found if name.startswith(f"{DEVICES}/{self.device}/profile/")]
         entry = self.run.manifest.commands.get("profile")
         if entry is None:
             raise KdedgeError(f"{self.run.path} has not been profiled", "", "kdedge profile")
@@ -145,6 +156,20 @@ class Project:
         """The same run measured in another way."""
         profile = self.recipe.profile.model_copy(update=changes)
         return replace(self, recipe=self.recipe.model_copy(update={"profile": profile}))
+
+    def on_device(self, name: str | None) -> "Project":
+        """The same run as it was measured on a device.
+
+        Raises:
+            KdedgeError: it was not.
+        """
+        if name is None:
+            return self
+        known = [entry.partition("/")[2] for entry in self.run.manifest.commands if entry.startswith(f"{DEVICES}/")]
+        if name not in known:
+            fix = f"kdedge profile {self.run.path} --target ssh://user@board"
+            raise KdedgeError(f"{self.run.path} was not measured on a device {name!r}", nearest(name, known), fix)
+        return replace(self, device=name)
 
     def with_baseline(self, path: Path | None) -> "Project":
         """The same run held against another baseline."""

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from kdedge.core import console
-from kdedge.core.console import many, percent, show_table, size
+from kdedge.core.console import many, percent, show_table
 from kdedge.core.exits import ExitsReport
-from kdedge.core.report import ExitPoint, ExportReport, GateResult, Hop, ProfileReport, TrainedModel, TrainingReport
+from kdedge.core.report import ExitPoint, ExportReport, GateResult, Hop, TrainedModel, TrainingReport
 from kdedge.gate.render import COLUMNS, headline, rows
 from kdedge.report import exits
 
@@ -55,7 +55,7 @@ def show_export(report: ExportReport) -> None:
     exit_ = f", exit {report.exit}" if report.exit else ""
     whole = [hop for hop in report.hops if "/" not in hop.name]  # of the early exits the table below has enough
     show_hops(f"export: opset {report.opset}, {report.backend}{exit_}", whole)
-    for sentence in report.sensitivity.told() if report.sensitivity else ():
+    for sentence in report.told():
         console.say(sentence)
     if report.exits:
         precisions = [name for name in report.onnx if report.quality(name)]
@@ -80,42 +80,6 @@ def hop_row(hop: Hop) -> list[str]:
         percent(hop.agreement),
         "-" if hop.max_error is None else f"{hop.max_error:.1e}",
         "-" if hop.mean_error is None else f"{hop.mean_error:.1e}",
-    ]
-
-
-def show_profiles(reports: list[ProfileReport]) -> None:
-    columns = (
-        "model",
-        "bytes",
-        "median ms",
-        "95 % interval",
-        "p95 ms",
-        "p99 ms",
-        "images/s",
-        "first ms",
-        "peak memory",
-    )
-    batch = reports[0]
-    title = f"profile: batch {batch.batch}, {batch.threads} threads, {batch.latency.processes} processes, end to end"
-    show_table(title, columns, [profile_row(report) for report in reports])
-    for note in dict.fromkeys(f"{report.name}: {note}" for report in reports for note in report.notes):
-        console.say(note)
-
-
-def profile_row(report: ProfileReport) -> list[str]:
-    latency = report.latency
-    tail = {name: "-" if value is None else f"{value:.3f}" for name, value in latency.percentiles.items()}
-    interval = latency.median_interval
-    return [
-        report.name,
-        size(report.model_bytes),
-        f"{latency.median:.3f}",
-        f"{interval[0]:.3f} .. {interval[1]:.3f}" if interval else "-",
-        tail["p95"],
-        tail["p99"],
-        f"{report.throughput:.0f}",
-        f"{report.first_ms:.2f}",
-        size(report.peak_memory_bytes),
     ]
 
 

@@ -1,7 +1,8 @@
 """The table at the end of a run: teacher, student and every precision of it, in one line each."""
 
 from kdedge.core.console import many, percent, size
-from kdedge.core.report import ExportReport, ProfileReport, TrainedModel, TrainingReport
+from kdedge.core.profiling import ProfileReport
+from kdedge.core.report import ExportReport, TrainedModel, TrainingReport
 
 COLUMNS = ("model", "top-1", "parameters", "MACs", "bytes", "median ms", "p95 ms", "peak memory")
 

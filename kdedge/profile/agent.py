@@ -1,6 +1,7 @@
 """What runs on the device, in a fresh process: one JSON request on stdin, one JSON reply on stdout.
 
     {"mode": "device",  "backend": "ort"}
+    {"mode": "doctor",  "now": 1700000000.0}
     {"mode": "build",   "backend": "ort", "onnx": "m.onnx", "out": "m.engine.onnx", "options": {}}
     {"mode": "latency", "backend": "ort", "model": "m.onnx", "options": {}, "shapes": {}, "batch": 1, "seed": 0,
                         "seconds": 1.0, "warmup_cap": 2.0}
@@ -9,6 +10,8 @@
                         "arrays": "in.npz", "outputs": "out.npz"}
     {"mode": "cascade", "backend": "ort", "model": "cascade.fp32.json", "options": {}, "threshold": 0.9,
                         "arrays": "eval.npz", "images": 1000, "warmup_cap": 2.0}
+    {"mode": "streams", the same as latency with "streams": 2, "batches": [1, 4], all that are to be measured}
+    {"mode": "layers",  the same as latency}
 
 What the user got wrong comes back as {"error": {"kind", "what", "why", "fix"}} with that error's exit code.
 Part of the device closure: Python 3.8, standard library and numpy.
@@ -31,13 +34,18 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 MODES = {
     "device": "building",
+    "doctor": "doctor",
     "build": "building",
     "latency": "timing",
     "energy": "timing",
     "predict": "answers",
     "cascade": "answers",
+    "streams": "streams",
+    "layers": "layers",
 }
 """The module of this package that has a function of the mode's name."""
+BY_TRTEXEC = dict.fromkeys(("latency", "streams", "layers"), "trtexec_timing")
+BY_TRTEXEC["energy"] = "trtexec_energy"
 
 
 def respond(request: dict[str, Any]) -> dict[str, Any]:
@@ -47,8 +55,16 @@ def respond(request: dict[str, Any]) -> dict[str, Any]:
     threads = request.get("options", {}).get("threads")
     if threads:  # numpy reads the variables when it is first imported, which is below
         os.environ.update({name: str(threads) for name in THREAD_VARIABLES})
-    answer = getattr(import_module(f"kdedge.profile.{MODES[mode]}"), mode)
+    answer = getattr(import_module(f"kdedge.profile.{_module(request)}"), mode)
     return cast("dict[str, Any]", answer(request))
+
+
+def _module(request: dict[str, Any]) -> str:
+    """Where trtexec stands in for TensorRT's Python package it does the timing, too."""
+    mode = request["mode"]
+    if mode in BY_TRTEXEC and import_module("kdedge.profile.trtexec_backend").stands_in(request["backend"]):
+        return BY_TRTEXEC[mode]
+    return MODES[mode]
 
 
 def main() -> None:

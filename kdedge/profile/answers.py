@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from kdedge.core.errors import ModelError
-from kdedge.engine.base import backend
 from kdedge.engine.cascade import open_cascade
 from kdedge.engine.sidecar import atomic
 from kdedge.profile.meter import warm_up
+from kdedge.profile.trtexec_backend import library
 
 if TYPE_CHECKING:
     from kdedge.engine.base import Arrays, Session
@@ -35,7 +35,7 @@ def predict(request: dict[str, Any]) -> dict[str, Any]:
             feeds = _load_arrays(arrays, ["images"])
             outputs = dict(zip(opened.names, opened.exits(feeds["images"])))  # noqa: B905 - 3.8 knows no strict
     else:
-        with backend(request["backend"]).open(path, options) as session:
+        with library(request["backend"]).open(path, options) as session:
             feeds = _load_arrays(arrays, [spec.name for spec in session.inputs])
             outputs = run_batches(session, feeds, request.get("batch", 1))
     with atomic(Path(request["outputs"])) as temporary, temporary.open("wb") as file:

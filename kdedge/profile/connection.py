@@ -105,8 +105,13 @@ class Connection:
             self._send({"do": "put", "name": name, "bytes": file.stat().st_size, "sha256": sha256}, chunks)
         self._answer()
 
-    def get(self, name: str, file: Path) -> None:
-        """A file of the run's folder; whole, or `file` stays as it is."""
+    def copy(self, name: str, known: str) -> None:
+        """As `put`, of what is over there already under another name."""
+        self._send({"do": "copy", "name": name, "from": known})
+        self._answer()
+
+    def get(self, name: str, file: Path) -> str:
+        """A file of the run's folder and its hash; whole, or `file` stays as it is."""
         self._send({"do": "get", "name": name})
         answer = self._answer()
         with atomic(file) as temporary:
@@ -115,6 +120,7 @@ class Connection:
                     written.write(chunk)
             if sha256_file(temporary) != answer["sha256"]:
                 raise KdedgeError(f"file {file.name} from {self.address.host}", "it arrived with other bytes than sent")
+        return str(answer["sha256"])
 
     @property
     def lost(self) -> bool:

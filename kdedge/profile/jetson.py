@@ -39,6 +39,8 @@ JETPACK = {
     "35.1.0": "5.0.2",
     "32.7.1": "4.6.1",
 }
+FROM_JETPACK = {"tensorrt": "python3-libnvinfer"}
+"""Python packages that a Jetson has from apt; those of the same name on PyPI are for other machines."""
 LINES = re.MULTILINE | re.ASCII
 RELEASE = re.compile(r"^# R(\d{1,3}) \(release\), REVISION: (\d{1,3}(?:\.\d{1,3}){1,2})(?=,|$)", LINES)
 BRANCH = re.compile(r"^# branch R(\d{1,3}(?:\.\d{1,3}){2})$", LINES)
@@ -156,6 +158,12 @@ def tensorrt_package(text: str) -> Package | None:
     packages = tensorrt_packages(text)
     libraries = [package for package in packages if re.fullmatch(r"libnvinfer\d*", package.name)]
     return next(iter(libraries + packages), None)
+
+
+def cudnn_package(text: str) -> str:
+    """The version of the installed libcudnn8, libcudnn9-cuda-12, ... in what `dpkg -l` or `dpkg-query -W` say."""
+    found = re.search(r"^[hi]i[ \t]+libcudnn\d+(?:-cuda-\d+)?(?::\w+)?[ \t]+(\d[\d.]*\d)", text, LINES)
+    return found[1] if found else ""
 
 
 def jetson_release(text: str) -> dict[str, Any]:

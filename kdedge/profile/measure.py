@@ -1,9 +1,9 @@
 """Profile a model: several fresh processes on a target, summed up in one report."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from kdedge.core.console import progress_bar
 from kdedge.core.deployment import Profile
 from kdedge.core.energy import Energy
 from kdedge.core.errors import KdedgeError
-from kdedge.core.report import ProcessSample, ProfileReport
+from kdedge.core.profiling import Memory, ProcessSample, ProfileReport
 from kdedge.core.rundir import sha256_file
 from kdedge.core.stats import distribution
 from kdedge.engine.base import backend as library
@@ -20,9 +20,21 @@ from kdedge.profile.files import external_data
 from kdedge.profile.targets import LocalTarget, Target
 
 SPREAD = 0.1
+DRIFT = 0.05
 REPEATS = 3
 """Of an energy measurement."""
 Shapes = dict[str, tuple[int, ...]]
+
+
+class Model(NamedTuple):
+    """An engine or ONNX file to be measured; `onnx` is what an engine was built from, where that is known."""
+
+    name: str
+    path: Path
+    onnx: Path | None
+    backend: str
+    shapes: Shapes
+    options: dict[str, Any]
 
 
 def parse_shapes(texts: Iterable[str]) -> Shapes:
@@ -61,19 +73,7 @@ def profile_model(
         ModelError: the model cannot be opened, or leaves axes open that `shapes` does not give.
     """
     name, target = name or path.stem, target or LocalTarget()
-    threads = {"threads": spec.threads} if spec.threads and "threads" in library(backend).defaults else {}
-    request = {
-        "mode": "latency",
-        "backend": backend,
-        "model": str(path),
-        "options": {**(options or {}), **threads},
-        "shapes": shapes or {},
-        "batch": spec.batch,
-        "seconds": spec.seconds,
-        "warmup_cap": spec.warmup_cap,
-        "seed": 0,
-    }
-    request |= {"lock_clocks": spec.lock_clocks, "power_mode": spec.power_mode, "energy": spec.energy}
+    request = request_for("latency", path, backend, spec, shapes, options) | {"energy": spec.energy}
     replies = []
     with progress_bar(f"profile {name}", spec.processes) as bar:
         for _ in range(spec.processes):
@@ -88,6 +88,31 @@ def profile_model(
     return report
 
 
+def request_for(
+    mode: str,
+    path: Path,
+    backend: str,
+    spec: Profile,
+    shapes: Shapes | None = None,
+    options: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What the agent is asked in every mode that measures."""
+    threads = {"threads": spec.threads} if spec.threads and "threads" in library(backend).defaults else {}
+    return {
+        "mode": mode,
+        "backend": backend,
+        "model": str(path),
+        "options": {**(options or {}), **threads},
+        "shapes": shapes or {},
+        "batch": spec.batch,
+        "seconds": spec.seconds,
+        "warmup_cap": spec.warmup_cap,
+        "seed": 0,
+        "lock_clocks": spec.lock_clocks,
+        "power_mode": spec.power_mode,
+    }
+
+
 def summarize(
     path: Path, backend: str, spec: Profile, name: str, precision: str | None, replies: list[dict[str, Any]]
 ) -> ProfileReport:
@@ -96,7 +121,9 @@ def summarize(
     first = replies[0]
     device = {**first["device"], "note": {**first["device"]["note"], "memory_method": first["memory_method"]}}
     latency = distribution([np.array(sample.latency_ms) for sample in samples])
+    on_device = [np.array(sample.device_ms) for sample in samples]
     batch = next((int(shape[0]) for shape in first["shapes"].values() if shape), 1)
+    memory = used_memory(samples)
     report = ProfileReport(
         name=name,
         model=path.name,
@@ -110,16 +137,37 @@ def summarize(
         batch=batch,
         threads=first["options"].get("threads", 1),
         latency=latency,
+        device_latency=distribution(on_device) if all(map(len, on_device)) else None,
         throughput=1000 * batch / latency.mean,
         open_ms=median(sample.open_ms for sample in samples),
         first_ms=median(sample.first_ms for sample in samples),
-        peak_memory_bytes=int(median(sample.peak_bytes - sample.baseline_bytes for sample in samples)),
+        peak_memory_bytes=memory.process_peak,
+        memory=memory,
         samples=samples,
         device=device,
     )
-    throttled = [text for reply in replies for text in reply.get("throttled", ())]
-    report.notes = [*_measurement_notes(report, spec), *_machine_notes(report), *_precision_notes(report), *throttled]
+    report.notes = [*_measurement_notes(report, spec), *_machine_notes(report), *_precision_notes(report)]
+    report.notes += said(replies)
     return report
+
+
+def said(replies: Sequence[dict[str, Any]]) -> list[str]:
+    """What the agents told for whoever reads the numbers, each sentence once."""
+    return list(
+        dict.fromkeys(text for reply in replies for key in ("notes", "throttled") for text in reply.get(key, ()))
+    )
+
+
+def used_memory(samples: list[ProcessSample]) -> Memory:
+    """Medians over the processes; the device's is the same in each."""
+    pss = [sample.pss_bytes for sample in samples if sample.pss_bytes is not None]
+    system = [sample.system_bytes for sample in samples if sample.system_bytes is not None]
+    return Memory(
+        process_peak=int(median(sample.peak_bytes - sample.baseline_bytes for sample in samples)),
+        pss=int(median(pss)) if pss else None,
+        system=int(median(system)) if system else None,
+        device=samples[0].device_bytes,
+    )
 
 
 def model_bytes(path: Path) -> int:
@@ -139,7 +187,15 @@ def _measurement_notes(report: ProfileReport, spec: Profile) -> list[str]:
     medians = [median(sample.latency_ms) for sample in report.samples]
     if (spread := (max(medians) - min(medians)) / report.latency.median) > SPREAD:
         notes.append(f"the medians of the processes lie {spread:.0%} apart")
+    if abs(drift := median(_drift(sample.latency_ms) for sample in report.samples)) > DRIFT:
+        notes.append(f"queries became {'slower' if drift > 0 else 'faster'} while measured, by {abs(drift):.0%}")
     return notes
+
+
+def _drift(latency_ms: list[float]) -> float:
+    """How much longer the last third of the queries took than the first, by their medians."""
+    third = max(1, len(latency_ms) // 3)
+    return median(latency_ms[-third:]) / median(latency_ms[:third]) - 1
 
 
 def _machine_notes(report: ProfileReport) -> list[str]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SECOND = 1_000_000_000
 WINDOW_QUERIES = 5
-WINDOW_NS = SECOND // 40
+WINDOW_NS = SECOND // 10
 AGREEMENT = 0.02
 LEAST_QUERIES = 5
 
@@ -36,7 +36,8 @@ class WarmUp:
 def warm_up(query: Callable[[], object], cap: float, clock: Callable[[], int] = time.perf_counter_ns) -> WarmUp:
     """Query until the medians of the last two windows agree within 2 %, or for `cap` seconds.
 
-    A window is at least 5 queries and 25 ms, so that no warm-up is shorter than 10 queries and 50 ms.
+    A window is at least 5 queries and 100 ms, so that no warm-up is shorter than 10 queries and 200 ms, in which the
+    clocks of a GPU come up.
     """
     start = opened = now = clock()
     previous = median = 0.0

@@ -11,15 +11,15 @@ from kdedge.engine.sidecar import sha256_file
 from kdedge.profile.address import Address
 from kdedge.profile.connection import Connection
 from kdedge.profile.files import files_of
+from kdedge.profile.jetson import FROM_JETPACK
 from kdedge.profile.reply import parse_reply
 
 READS, READ_BY_OPTIONS, WRITES = ("model", "onnx", "arrays"), ("calibration",), ("outputs", "out")
 """The fields of a request, and of its options, that name files.  All that is beside those of WRITES comes back."""
-TIMES_NOTHING = ("device",)
+TIMES_NOTHING = ("device", "doctor")
 """Modes that need not have the device for themselves."""
 BUILD_SECONDS = 4 * 3600.0
 MISSING = " is not installed"
-FROM_JETPACK = {"tensorrt": "python3-libnvinfer"}
 
 
 class SshTarget:
@@ -38,6 +38,8 @@ class SshTarget:
         self._connection: Connection | None = None
         self._folders: dict[str, Path] = {}
         self._sent: dict[str, str] = {}
+        self._made: dict[str, str] = {}
+        """Hashes of the files that were made over there -> their names."""
 
     def describe(self, backend: str) -> dict[str, Any]:
         return dict(self.run({"mode": "device", "backend": backend})["device"])
@@ -71,14 +73,14 @@ class SshTarget:
             folder = self._folder("out", path.parent)
             fields[name], outputs[folder] = f"{folder}/{path.name}", path.parent
         mode = request["mode"]
-        limit = max(self.timeout, BUILD_SECONDS) if mode == "build" else self.timeout
+        limit = allowed(mode, self.timeout)
         order = {"request": there, "out": list(outputs), "alone": mode not in TIMES_NOTHING, "wait": self.wait}
         answer = connection.ask({"do": "run", **order}, self.wait + limit)
         for made in answer["made"]:
             folder, _, name = made.partition("/")
             if ".." in name.split("/") or name.startswith("/"):
                 raise KdedgeError(f"file {made} from {self.address.host}", "its name leads out of its folder")
-            connection.get(made, outputs[folder] / name)
+            self._made[connection.get(made, outputs[folder] / name)] = made
         return parse_reply(request, CompletedProcess([], answer["status"], answer["stdout"], answer["stderr"]))
 
     def _push(self, connection: Connection, path: Path) -> str:
@@ -87,9 +89,13 @@ class SshTarget:
         folder = next(known, None) or self._folder("in", path.parent)
         for file in sorted(files_of(path)):
             there, sha256 = f"{folder}/{file.relative_to(path.parent).as_posix()}", sha256_file(file)
-            if self._sent.get(there) != sha256:
+            if self._sent.get(there) == sha256:
+                continue
+            if sha256 in self._made:
+                connection.copy(there, self._made[sha256])
+            else:
                 connection.put(there, file, sha256)
-                self._sent[there] = sha256
+            self._sent[there] = sha256
         return f"{folder}/{path.name}"
 
     def _folder(self, kind: str, here: Path) -> str:
@@ -119,6 +125,7 @@ class SshTarget:
         self._connection = None
         self._folders.clear()
         self._sent.clear()
+        self._made.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -127,6 +134,11 @@ class SshTarget:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def allowed(mode: str, timeout: float) -> float:
+    """Seconds for a request."""
+    return max(timeout, BUILD_SECONDS) if mode == "build" else timeout
 
 
 def _named(

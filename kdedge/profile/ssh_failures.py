@@ -31,7 +31,7 @@ def explain(address: Address, status: int, said: str, begun: bool) -> KdedgeErro
     if REFUSED.search(said):
         fix = " ".join(["ssh-copy-id", *address.arguments])
         return KdedgeError(f"{address.host} refuses every key of this user", words, fix)
-    return KdedgeError(
+    return MissingTool(
         f"{address.host} cannot be reached", words, f"{address.ssh} true   (has to end well, and ask nothing)"
     )
 
@@ -40,5 +40,5 @@ def _no_python(address: Address) -> KdedgeError:
     if address.python:
         what, fix = f"{address.python} on {address.host}", f"{address.ssh} {address.python} --version"
         return MissingTool(what, "it is no Python of 3.8 or newer", fix)
-    fix = f"{address.ssh} -t sudo apt-get install python3"
+    fix = f"{address.ssh} -t sudo apt-get install python3   (Ubuntu 18.04: python3.8)"
     return MissingTool(f"{address.host} has no Python of 3.8 or newer", "the agent needs one", fix)

@@ -3,6 +3,7 @@
 Orders and answers as in bootstrap.py, which starts it:
 
     {"do": "put", "name": "in-0/m.onnx", "bytes": N, "sha256": SHA256}                  {}
+    {"do": "copy", "name": "in-1/m.engine", "from": "out-1/m.engine"}                   {}
     {"do": "run", "request": {...}, "alone": true, "wait": 0, "out": ["out-1"]}
                                               {"status": 0, "stdout": "{...}", "stderr": "", "made": ["out-1/y.npz"]}
     {"do": "get", "name": "out-1/y.npz"}                                                {"bytes": N, "sha256": SHA256}
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -45,12 +47,18 @@ class Supervisor:
         lock(self._mine)
         watch_over(self.folder)
         self._has_turn = False
-        self.orders = {"put": self.put, "run": self.run, "get": self.get}
+        self.orders = {"put": self.put, "copy": self.copy, "run": self.run, "get": self.get}
 
     def put(self, order: dict[str, Any]) -> None:
         path = self.inside(order["name"])
         path.parent.mkdir(parents=True, exist_ok=True)
         self.host.receive(order, path, self.folder)
+
+    def copy(self, order: dict[str, Any]) -> None:
+        path = self.inside(order["name"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(str(self.inside(order["from"])), str(path))
+        self.host.answer()
 
     def run(self, order: dict[str, Any]) -> None:
         if order["alone"]:

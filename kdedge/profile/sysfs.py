@@ -6,8 +6,10 @@ Part of the device closure: Python 3.8, standard library only.  `root` stands fo
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -148,6 +150,16 @@ def clocks_pinned(root: Path = ROOT) -> bool | None:
     gpus = [clock for name, clock in device_clocks(root).items() if GPU.fullmatch(name)]
     known = [clock.pinned for clock in [*gpus, *cpu_clocks(root).values()]]
     return None if not known or None in known else all(known)
+
+
+def largest_blocks(root: Path = ROOT) -> tuple[int, int] | None:
+    """How many of the largest free blocks of memory there are, and their size in bytes; None where not told."""
+    counts: list[int] = []
+    for line in read(root / "proc/buddyinfo").splitlines():
+        zone = [int(word) for word in line.split()[4:] if word.isdigit()]
+        counts = [sum(pair) for pair in zip_longest(counts, zone, fillvalue=0)]
+    order = max((order for order, count in enumerate(counts) if count), default=None)
+    return None if order is None else (counts[order], os.sysconf("SC_PAGE_SIZE") << order)
 
 
 def zones(root: Path = ROOT) -> dict[str, Zone]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 from kdedge.core.errors import KdedgeError
 from kdedge.profile.address import SCHEME, parse_address
 from kdedge.profile.reply import parse_reply
-from kdedge.profile.ssh import SshTarget
+from kdedge.profile.ssh import SshTarget, allowed
 
 PACKAGES = Path(__file__).parents[2]
 # The kdedge that is running, whatever the current folder holds or else is installed.
@@ -49,6 +49,12 @@ class Target(Protocol):
 
 
 class LocalTarget:
+    """This machine.
+
+    Args:
+        timeout: seconds for a request; a build has hours.
+    """
+
     def __init__(self, timeout: float = 900.0) -> None:
         self.timeout = timeout
 
@@ -57,16 +63,17 @@ class LocalTarget:
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
         command = [sys.executable, "-P", "-c", START, str(PACKAGES)]
+        limit = allowed(request["mode"], self.timeout)
         try:  # subprocess.run kills the agent when it is late and when this process is interrupted
             done = subprocess.run(
                 command,
                 input=json.dumps(request),
                 capture_output=True,
                 text=True,
-                timeout=self.timeout,
+                timeout=limit,
             )
         except subprocess.TimeoutExpired:
-            raise KdedgeError(f"agent, mode {request['mode']}", f"no reply within {self.timeout:g} s") from None
+            raise KdedgeError(f"agent, mode {request['mode']}", f"no reply within {limit:g} s") from None
         return parse_reply(request, done)
 
     def __enter__(self) -> Self:

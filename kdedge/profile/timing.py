@@ -16,8 +16,8 @@ from kdedge.engine.feeds import input_shapes, random_feeds
 from kdedge.profile.building import device
 from kdedge.profile.clocks import controlled
 from kdedge.profile.energy import measure as measure_energy
-from kdedge.profile.memory import reset_peak, resident
-from kdedge.profile.meter import measure, warm_up
+from kdedge.profile.memory import available, proportional, reset_peak, resident
+from kdedge.profile.meter import LEAST_QUERIES, measure, warm_up
 from kdedge.profile.telemetry import power_source
 from kdedge.profile.throttle import evidence, state
 
@@ -39,7 +39,7 @@ def timed(request: dict[str, Any]) -> dict[str, Any]:
     engine, path = backend(request["backend"]), Path(request["model"])
     settings = engine.settings(request.get("options", {}))
     reply = device(request)  # also imports the library, so that its size is in the baseline
-    baseline, was_reset = resident("VmRSS"), reset_peak()
+    memory = MemoryWatch()
     begin = time.perf_counter_ns()
     with engine.open(path, settings) as session:
         opened, before = time.perf_counter_ns(), state()
@@ -49,25 +49,60 @@ def timed(request: dict[str, Any]) -> dict[str, Any]:
         first = time.perf_counter_ns() - ready
         warm = warm_up(lambda: session.run(feeds), request["warmup_cap"])
         samples = measure(lambda: session.run(feeds), request["seconds"], warm.median_ns)
-        peak, after = resident("VmHWM"), state()
+        memory_used = memory.read(session)
+        on_device = device_times(session, request["seconds"])
+        after = state()
         reply.update(
             shapes=shapes, provider=session.provider, precision_built=session.precision_built(), options=settings
         )
-    reply["memory_method"] = "VmHWM of /proc/self/status, {}".format(
-        "reset before the model was opened" if was_reset else "since the process began"
-    )
+    reply["memory_method"] = memory.method
     reply["sample"] = {
         "latency_ms": (samples / MILLISECOND).tolist(),
+        "device_ms": on_device,
         "open_ms": (opened - begin) / MILLISECOND,
         "first_ms": first / MILLISECOND,
         "warmup_queries": warm.queries,
         "warmup_ms": warm.elapsed_ns / MILLISECOND,
         "settled": warm.settled,
-        "baseline_bytes": baseline,
-        "peak_bytes": peak,
+        **memory_used,
     }
     reply["throttled"] = [found.text for found in evidence([before, after])]
     return reply
+
+
+def device_times(session: Session, seconds: float) -> list[float]:
+    """Of computing alone, for `seconds` and at least 5 queries; empty where the device has no clock to be read."""
+    found: list[float] = []
+    deadline = time.perf_counter() + seconds
+    while time.perf_counter() < deadline or len(found) < LEAST_QUERIES:
+        taken = session.device_ms()
+        if taken is None:
+            break
+        found.append(taken)
+    return found
+
+
+class MemoryWatch:
+    """How much memory is used, against when this was made."""
+
+    def __init__(self) -> None:
+        self._baseline, self._pss, self._available = resident("VmRSS"), proportional(), available()
+        since = "reset before the model was opened" if reset_peak() else "since the process began"
+        self.method = f"VmHWM of /proc/self/status, {since}"
+
+    def read(self, session: Session) -> dict[str, Any]:
+        """As a sample's fields, with what the session holds on its device."""
+        return {
+            "baseline_bytes": self._baseline,
+            "peak_bytes": resident("VmHWM"),
+            "pss_bytes": _difference(proportional(), self._pss),
+            "system_bytes": _difference(self._available, available()),
+            "device_bytes": dict(session.device_memory),
+        }
+
+
+def _difference(more: int | None, less: int | None) -> int | None:
+    return None if more is None or less is None else more - less
 
 
 def held(request: dict[str, Any]) -> AbstractContextManager[None]:

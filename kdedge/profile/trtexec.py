@@ -13,49 +13,57 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from kdedge.core.errors import KdedgeError, MissingTool, ModelError
 from kdedge.engine.sidecar import atomic
 from kdedge.engine.trt_layers import Layer
 from kdedge.profile.trtexec_failures import REBUILD, Failure
-from kdedge.profile.trtexec_json import Times, read_layer_times, read_layers, read_times, summarize
+from kdedge.profile.trtexec_json import Times, read_layer_times, read_layers, read_outputs, read_times, summarize
 from kdedge.profile.trtexec_log import Log, read_log
 from kdedge.profile.trtexec_numbers import LayerTime
-from kdedge.profile.trtexec_options import PROFILE, Build, Load, Program, build_command, profile_command, time_command
+from kdedge.profile.trtexec_options import (
+    END_TO_END,
+    PROFILE,
+    Build,
+    Load,
+    Program,
+    answer_command,
+    build_command,
+    profile_command,
+    time_command,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from kdedge.engine.base import Arrays
 
 HOUR, QUARTER = 3600.0, 900.0
 MIB = 1 << 20
+STARTING = b"Starting inference"
 PARENT_DEATH_SIGNAL = 1  # of prctl
-OF_THE_MODEL = {
-    "other_gpu",
-    "other_version",
-    "not_an_engine",
-    "damaged",
-    "deserialize",
-    "parser",
-    "build",
-    "engine",
-}
+OF_THE_MODEL = {"other_gpu", "other_version", "not_an_engine", "damaged", "deserialize", "parser", "build", "engine"}
 SERIAL = re.compile(r"GPU-[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 SWITCHED = {True: "Enabled", False: "Disabled"}
 
 
 def build_engine(
     program: Program, onnx: Path, engine: Path, build: Build, evidence: Path | None = None, limit_s: float = HOUR
-) -> Log:
-    """Write the engine of an ONNX file, whole or not at all.
+) -> tuple[Log, list[Layer]]:
+    """Write the engine of an ONNX file, whole or not at all, and tell its layers.
 
     Raises:
         ModelError: TensorRT does not take the model.
         KdedgeError: it does not end in time, or says that it passed but leaves no whole engine.
     """
     with atomic(engine) as temporary:
-        command = build_command(program, onnx, temporary, build)
+        exported = temporary.with_name("layers.json")
+        command = build_command(program, onnx, temporary, exported, build)
         log = run_trtexec(command, "build", f"the engine of {onnx}", evidence, limit_s)
         size = temporary.stat().st_size if temporary.is_file() else 0
         if size + MIB * 1e-5 < log.numbers.get("engine_mib", 0.0) * MIB * (1 - 1e-5) or not size:
@@ -63,13 +71,22 @@ def build_engine(
             raise KdedgeError(
                 f"the engine of {onnx}", f"trtexec says {said}, but wrote {size} bytes", "df -h .   (is there room?)"
             )
-    return log
+        layers = read_layers(_text(exported))
+    return log, layers
 
 
 def time_engine(
-    program: Program, engine: Path, load: Load, evidence: Path | None = None, limit_s: float = QUARTER
+    program: Program,
+    engine: Path,
+    load: Load,
+    evidence: Path | None = None,
+    limit_s: float = QUARTER,
+    on_start: Callable[[], object] | None = None,
 ) -> tuple[Log, Times]:
     """The times of every query of one run.
+
+    Args:
+        on_start: called, by another thread, when the first query is about to begin.
 
     Raises:
         ModelError: the engine is not for this machine.
@@ -79,7 +96,7 @@ def time_engine(
     with tempfile.TemporaryDirectory(prefix="kdedge-trtexec-") as folder:
         exported = Path(folder) / "times.json"
         command = time_command(program, engine, exported, load)
-        log = run_trtexec(command, "time", f"the times of {engine}", evidence, limit_s, engine)
+        log = run_trtexec(command, "time", f"the times of {engine}", evidence, limit_s, engine, on_start)
         times = read_times(_text(exported), load.warmup_ms)
     for line, wanted in expected_settings(load).items():
         if log.settings.get(line, wanted) != wanted:
@@ -93,6 +110,26 @@ def time_engine(
             f"{said[0]}, median {said[1]} ms",
         )
     return log, times
+
+
+def ask_engine(
+    program: Program, engine: Path, feeds: Arrays, load: Load, limit_s: float = QUARTER
+) -> dict[str, np.ndarray[Any, Any]]:
+    """What the engine answers, as numbers of six digits: trtexec writes them so.
+
+    Raises:
+        ModelError: the engine is not for this machine.
+        KdedgeError: it does not end in time, or exports no answer.
+    """
+    with tempfile.TemporaryDirectory(prefix="kdedge-trtexec-") as folder:
+        files, answer = {}, Path(folder) / "outputs.json"
+        for number, (name, array) in enumerate(feeds.items()):
+            files[name] = Path(folder) / f"{number}.bin"
+            array.tofile(str(files[name]))
+        load = replace(load, switches=END_TO_END, seconds=0, queries=1, warmup_ms=0)
+        command = answer_command(program, engine, files, answer, load)
+        run_trtexec(command, "time", f"the answer of {engine}", None, limit_s, engine)
+        return read_outputs(_text(answer))
 
 
 def profile_layers(
@@ -130,10 +167,16 @@ def _text(exported: Path) -> str:
 
 
 def run_trtexec(
-    command: list[str], mode: str, what: str, evidence: Path | None, limit_s: float, engine: Path | None = None
+    command: list[str],
+    mode: str,
+    what: str,
+    evidence: Path | None,
+    limit_s: float,
+    engine: Path | None = None,
+    on_start: Callable[[], object] | None = None,
 ) -> Log:
     """Run it for `what`; raises what its text and its end tell, unless it did what a run of this mode promises."""
-    done = _run(command, evidence, limit_s)
+    done = _run(command, evidence, limit_s, on_start)
     if done.late:
         raise KdedgeError(f"{what}: trtexec has not ended after {limit_s:g} s", f"its last words: {done.last_words}")
     log = read_log(done.text)
@@ -154,8 +197,9 @@ class Ended(NamedTuple):
         return ([line for line in self.text.splitlines() if line.strip()] or ["none"])[-1][:200]
 
 
-def _run(command: list[str], evidence: Path | None, limit_s: float) -> Ended:
-    late, output = False, b""
+def _run(command: list[str], evidence: Path | None, limit_s: float, on_start: Callable[[], object] | None) -> Ended:
+    late = False
+    lines: list[bytes] = []
     with _terminable():
         process = subprocess.Popen(
             command,
@@ -165,21 +209,32 @@ def _run(command: list[str], evidence: Path | None, limit_s: float) -> Ended:
             start_new_session=True,
             preexec_fn=_die_with_parent,
         )
+        listener = threading.Thread(target=_listen, args=(process.stdout, lines, on_start), daemon=True)
+        listener.start()
         try:
-            output, _ = process.communicate(timeout=limit_s)
+            process.wait(limit_s)
         except BaseException as error:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            output, _ = process.communicate()
+            process.wait()
             late = isinstance(error, subprocess.TimeoutExpired)
             if not late:
                 raise
         finally:
-            text = redact(output.decode("utf-8", "replace"))
+            listener.join()
+            text = redact(b"".join(lines).decode("utf-8", "replace"))
             if evidence is not None:
                 with atomic(evidence) as temporary:
                     temporary.write_text(text, encoding="utf-8")
     return Ended(text, process.returncode, late)
+
+
+def _listen(stream: IO[bytes], lines: list[bytes], on_start: Callable[[], object] | None) -> None:
+    with stream:
+        for line in stream:
+            lines.append(line)
+            if on_start is not None and STARTING in line:
+                on_start()
 
 
 def _die_with_parent() -> None:

@@ -96,7 +96,7 @@ REPLACED = {
     "--best": "an ONNX file in the types wanted",
 }
 NODE = re.compile(r"While parsing node number [0-9]+ \[[^\n]*\]")
-REASON = re.compile(r"In function \w+:[ \r]*\n((?:(?!\[[0-9]{2}/|&&&&)[^\n]+\n?){1,4})")
+REASON = re.compile(r"In function \w+:[ \r]*\n((?:(?!\[(?:[0-9]{2}/|[IWEVFX]\])|&&&&)[^\n]+\n?){1,4})")
 UNPARSED = ("Failed to parse onnx file", "Parsing model failed")
 UNBUILT = ("Engine could not be created from network", "Building engine failed", "Failed to create engine from model")
 ERROR_CODE = re.compile(r"Error Code [0-9]+: ([^\n]+)")

@@ -8,6 +8,7 @@ Part of the device closure: Python 3.8, standard library and numpy.
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[np.float64]]
 
 FIELDS = ("startComputeMs", "startH2dMs", "endD2hMs", "h2dMs", "computeMs", "d2hMs", "latencyMs")
+LARGEST = 1e15  # of what is believed to be a number
+OUTPUT_FIELDS = ("name", "dimensions", "values")
+SHAPE = re.compile(r"([0-9]{1,9}(x[0-9]{1,9})*)?")
+NOT_FINITE = re.compile(r"(?<=[\s,\[])-?(?:nan|inf)(?=[\s,\]])")
+SPELT = {"nan": "NaN", "inf": "Infinity"}  # JSON as Python reads it; of an answer both signs are as bad
 UNDEFINED = "-?(?:nan|inf)"  # a share of a total of 0
 COUNT = re.compile(r'\{\s*"count"\s*:\s*[0-9]+\s*\}')
 LAYER = re.compile(
@@ -73,11 +79,37 @@ def read_times(text: str, warmup_ms: float = 200.0) -> Times:
     return Times(compute, latency, h2d, d2h, start, walltime, len(table) - len(kept))
 
 
+def read_outputs(text: str) -> dict[str, Array]:
+    """Of a file of --exportOutput: an array for each output.
+
+    Raises:
+        KdedgeError: it is not such a file.
+    """
+    what = "the outputs that trtexec exported"
+    content = _load(what, NOT_FINITE.sub(lambda found: SPELT[found[0].lstrip("-")], text))
+    if not isinstance(content, list) or not content:
+        raise KdedgeError(what, "they are no list")
+    outputs = {}
+    for output in content:
+        name, shape, values = (output.get(key) if isinstance(output, dict) else None for key in OUTPUT_FIELDS)
+        if not isinstance(name, str) or not isinstance(shape, str) or not SHAPE.fullmatch(shape):
+            raise KdedgeError(what, "one has no name or dimensions")
+        sizes = [int(size) for size in shape.split("x") if size]
+        if not isinstance(values, list) or len(values) != math.prod(sizes) or not all(map(_is_number, values)):
+            raise KdedgeError(what, f"{name} does not hold the numbers of an array of {shape}")
+        outputs[name] = np.array(values, dtype=np.float64).reshape(sizes)
+    return outputs
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < LARGEST)
+
+
 def _row(what: str, number: int, query: Any) -> list[float]:
     row = []
     for name in FIELDS:
         value = query.get(name) if isinstance(query, dict) else None
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e15:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < LARGEST:
             raise KdedgeError(what, f"query {number} has no time {name}")
         row.append(float(value))
     return row

@@ -13,11 +13,14 @@ from kdedge.profile.trtexec_failures import ERROR, Failure, find_failures
 from kdedge.profile.trtexec_numbers import LayerTime, read_layer_times, read_metrics, read_numbers
 
 LINE = re.compile(r"[^\n]*\n|[^\n]+")
+AROUND = re.compile(r"\ufeff|\x1b\[[0-9;]*m|^(?:[\w.-]+ +\| )?[ \t]*(?=\[|&&&&|[A-Z][\w -]*: )", re.MULTILINE)
+"""What terminals, containers' logs and pasting put around its lines."""
 PREFIX = re.compile(r"(?:\[[0-9]{2}/[0-9]{2}/[0-9]{4}-[0-9]{2}:[0-9]{2}:[0-9]{2}\] )?(?:\[(?:[IWEVFX]|TRT)\] ?)*")
 BANNER = re.compile(r"&&&& \w+ .*?\[TensorRT v([0-9.]+)\](?: \[b([0-9]{1,9})\])?")
 DOTTED = r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}"
 SPELT_OUT = re.compile(rf"TensorRT version: ({DOTTED})\r?$", re.MULTILINE)
 VERDICT = re.compile(r"&&&& (PASSED|FAILED)\b")
+PLACED = ("[DlaLayer]", "[GpuLayer]")
 ERRORS = 5  # the last ones are kept
 SETTING = re.compile(
     r"(Precision|Batch|Data transfers|Spin-wait|CUDA Graph|ExposeDMA|(?:Inference )?Streams|Skip inference): (\S.*)"
@@ -69,6 +72,8 @@ class Log:
     warnings: dict[str, int]
     """How often each kind of WARNINGS occurs."""
     layers: tuple[LayerTime, ...]
+    placement: str
+    """The lines that say which layers run on a deep learning accelerator, and which on the GPU."""
     failures: tuple[Failure, ...]
     errors: tuple[str, ...]
     """The last lines of severity E."""
@@ -107,6 +112,7 @@ class Log:
 
 
 def read_log(text: str) -> Log:
+    text = AROUND.sub("", text)
     messages = [PREFIX.sub("", line, count=1) for line in LINE.findall(text)]
     verdicts = [found[1] for found in map(VERDICT.match, messages) if found]
     counts = {kind: text.count(sign) for kind, (sign, _) in WARNINGS.items()}
@@ -118,6 +124,7 @@ def read_log(text: str) -> Log:
         settings={found[1]: found[2].strip() for found in filter(None, map(SETTING.match, messages))},
         warnings={kind: count for kind, count in counts.items() if count},
         layers=tuple(read_layer_times(messages)),
+        placement="".join(message for message in messages if message.startswith(PLACED)),
         failures=find_failures(text),
         errors=tuple(line.strip() for line in ERROR.findall(text)[-ERRORS:]),
     )

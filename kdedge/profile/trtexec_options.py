@@ -26,6 +26,8 @@ INSTALL = "sudo apt install libnvinfer-bin   (on a Jetson: sudo apt install nvid
 OLDEST = (8, 5)
 HELP_LIMIT = 120.0  # seconds: the first start of a board reads hundreds of megabytes
 OPTION = re.compile(r"--\w+")
+SWITCHES = {"gpu_fallback": "--allowGPUFallback", "refit": "--refit", "version_compatible": "--versionCompatible"}
+COMPATIBILITY = {"ampere_plus": "ampere+", "same_compute_capability": "sameComputeCapability"}
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,19 @@ class Program:
         return [self.path, *options]
 
 
+def locate(given: str = "") -> str:
+    """The program at `given`, on the PATH, or where TensorRT's packages put it; empty where there is none."""
+    places = [given] if given else ["trtexec", *PLACES]
+    return next((found for found in map(shutil.which, places) if found), "")
+
+
 def find_trtexec(given: str = "") -> Program:
     """The program at `given`, on the PATH, or where TensorRT's packages put it.
 
     Raises:
         MissingTool: there is none, it does not start, or it is older than 8.5.
     """
-    path = shutil.which(given or "trtexec") or next(
-        (place for place in PLACES if not given and shutil.which(place)), ""
-    )
+    path = locate(given)
     if not path:
         looked = given or "the PATH and {}".format(", ".join(PLACES))
         raise MissingTool("trtexec is not installed", f"looked for it at {looked}", INSTALL)
@@ -95,14 +101,22 @@ class Build:
     tf32: bool = False
     shapes: tuple[Shapes, Shapes, Shapes] | None = None
     """Least, usual and most, of inputs with open axes."""
+    weak: bool = False
+    """Types are TensorRT's own choice among `types`, whatever those of the file."""
     dla_core: int | None = None
+    gpu_fallback: bool = False
+    refit: bool = False
+    version_compatible: bool = False
+    hardware_compatibility: str = "none"
+    optimization_level: int | None = None
     timing_cache: Path | None = None
 
 
-def build_command(program: Program, onnx: Path, engine: Path, build: Build) -> list[str]:
+def build_command(program: Program, onnx: Path, engine: Path, layers: Path, build: Build) -> list[str]:
     options = [
         f"--onnx={onnx}",
         f"--saveEngine={engine}",
+        f"--exportLayerInfo={layers}",
         program.either("--skipInference", "--buildOnly"),
         f"--memPoolSize=workspace:{build.workspace_mib}",
         "--profilingVerbosity=detailed",
@@ -114,9 +128,14 @@ def build_command(program: Program, onnx: Path, engine: Path, build: Build) -> l
         least, usual, most = map(_spec, build.shapes)
         options += [f"--minShapes={least}", f"--optShapes={usual}", f"--maxShapes={most}"]
     if build.dla_core is not None:
-        options += [f"--useDLACore={build.dla_core}", "--allowGPUFallback"]
+        options.append(f"--useDLACore={build.dla_core}")
+    if build.optimization_level is not None:
+        options.append(f"--builderOptimizationLevel={build.optimization_level}")
+    if build.hardware_compatibility != "none":
+        options.append(f"--hardwareCompatibilityLevel={COMPATIBILITY[build.hardware_compatibility]}")
     if build.timing_cache is not None:
         options.append(f"--timingCacheFile={build.timing_cache}")
+    options += [option for name, option in SWITCHES.items() if getattr(build, name)]
     return program.command(options)
 
 
@@ -124,7 +143,7 @@ def _types(program: Program, build: Build) -> list[str]:
     """Types are the ONNX file's where TensorRT can be told so; the accelerator takes them from the flags up to 10."""
     if program.version.major >= 11:
         return []
-    if "--stronglyTyped" in program.options and build.dla_core is None:
+    if "--stronglyTyped" in program.options and build.dla_core is None and not build.weak:
         return ["--stronglyTyped"]
     return [f"--{name}" for name in build.types if name != "fp32"]
 
@@ -158,6 +177,7 @@ class Load:
     warmup_ms: int = 200
     streams: int = 1
     dla_core: int | None = None
+    version_compatible: bool = False
 
     def settled(self) -> Load:
         """Without a CUDA graph on the accelerator, which cannot be captured in one."""
@@ -166,6 +186,13 @@ class Load:
 
 def time_command(program: Program, engine: Path, times: Path, load: Load) -> list[str]:
     return program.command([*_load_options(program, engine, load), f"--exportTimes={times}"])
+
+
+def answer_command(program: Program, engine: Path, inputs: Mapping[str, Path], outputs: Path, load: Load) -> list[str]:
+    files = ",".join(f"'{name}':{path}" if ":" in name else f"{name}:{path}" for name, path in inputs.items())
+    return program.command(
+        [*_load_options(program, engine, load), f"--loadInputs={files}", f"--exportOutput={outputs}"]
+    )
 
 
 def profile_command(program: Program, engine: Path, times: Path, layers: Path, load: Load) -> list[str]:
@@ -190,6 +217,8 @@ def _load_options(program: Program, engine: Path, load: Load) -> list[str]:
         options.append(f"--shapes={_spec(load.shapes)}")
     if load.dla_core is not None:
         options.append(f"--useDLACore={load.dla_core}")
+    if load.version_compatible:
+        options.append(SWITCHES["version_compatible"])
     return options
 
 
@@ -210,13 +239,16 @@ def switch_options(version: Version, switches: Switches) -> list[str]:
 
 
 def _spec(shapes: Shapes) -> str:
+    texts = {name: "x".join(map(str, shape)) or "scalar" for name, shape in shapes.items()}
+    return ",".join(f"{_quoted(name)}:{text}" for name, text in texts.items())
+
+
+def _quoted(name: str) -> str:
     """Names with a colon stand in quotes, which are trtexec's own.
 
     Raises:
         KdedgeError: a name that trtexec has no way to write.
     """
-    for name in shapes:
-        if re.search("['\",*]", name):
-            raise KdedgeError(f"input {name}", "trtexec takes no name with a quote, comma or star in it")
-    texts = {name: "x".join(map(str, shape)) or "scalar" for name, shape in shapes.items()}
-    return ",".join(f"'{name}':{text}" if ":" in name else f"{name}:{text}" for name, text in texts.items())
+    if re.search("['\",*]", name):
+        raise KdedgeError(f"input {name}", "trtexec takes no name with a quote, comma or star in it")
+    return f"'{name}'" if ":" in name else name

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from kdedge.core.console import many, size
 from kdedge.core.exits import ExitsReport
-from kdedge.core.report import ProfileReport, TrainingReport
+from kdedge.core.profiling import ProfileReport
+from kdedge.core.report import TrainingReport
 from kdedge.report.svg import GRID, INK, PAPER, SERIES, STYLE, canvas, inline, legend, standalone
 
 Samples = NDArray[np.float64]

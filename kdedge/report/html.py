@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kdedge.core.exits import ExitsReport
-from kdedge.core.report import ExportReport, GateResult, ProfileReport, TrainingReport
+from kdedge.core.profiling import ProfileReport
+from kdedge.core.report import ExportReport, GateResult, TrainingReport
 from kdedge.report import exits, view
 
 if TYPE_CHECKING:

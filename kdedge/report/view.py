@@ -9,15 +9,8 @@ import yaml
 
 from kdedge.core.console import many, percent, quantity, size
 from kdedge.core.deployment import Precision
-from kdedge.core.report import (
-    ExportReport,
-    GateResult,
-    Hop,
-    ProfileReport,
-    TrainedModel,
-    TrainingReport,
-    Verdict,
-)
+from kdedge.core.profiling import ProfileReport
+from kdedge.core.report import ExportReport, GateResult, Hop, TrainedModel, TrainingReport, Verdict
 
 Rows = list[list[str]]
 Pairs = list[tuple[str, str]]
@@ -101,7 +94,8 @@ def warnings(
     if alone and student.top1 < alone.top1 and gate is None:
         gain = points(student.top1 - alone.top1)
         found.append(f"the student is {gain} against the whole network trained on the labels alone")
-    found += [f"{hop.name}: {problem}" for hop in export.hops for problem in hop.problems] if export else []
+    if export:
+        found += [f"{hop.name}: {problem}" for hop in export.hops for problem in hop.problems] + export.warned()
     for profile in profiles:
         cut = sum(not sample.settled for sample in profile.samples)
         if cut:
@@ -116,8 +110,7 @@ def notes(export: ExportReport | None, profiles: Sequence[ProfileReport]) -> lis
         if export
         else []
     )
-    if export and export.sensitivity:
-        found += export.sensitivity.told()
+    found += export.told() if export else []
     found += [f"{profile.name}: {note}" for profile in profiles for note in profile.notes]
     return list(dict.fromkeys(found))
 
@@ -223,6 +216,7 @@ def latency_facts(profile: ProfileReport) -> Pairs:
         ("least, greatest", f"{milliseconds(latency.min)}, {milliseconds(latency.max)}"),
         ("samples", f"{latency.n}, {latency.processes} processes"),
         ("outliers among them", str(latency.outliers)),
+        *device_latency_facts(profile),
         ("throughput", f"{profile.throughput:.4g} images/s at batch {profile.batch}"),
         ("opening, first query", f"{milliseconds(profile.open_ms)}, {milliseconds(profile.first_ms)}"),
         ("peak memory", f"+ {size(profile.peak_memory_bytes)}"),
@@ -234,6 +228,12 @@ def latency_facts(profile: ProfileReport) -> Pairs:
             ", ".join(f"{count} {name}" for name, count in profile.precision_built.items()) or "not read back",
         ),
     ]
+
+
+def device_latency_facts(profile: ProfileReport) -> Pairs:
+    """Of a device with a clock of its own."""
+    device = profile.device_latency
+    return [("on the device alone, median", f"{milliseconds(device.median)}, without copies")] if device else []
 
 
 def check_rows(gate: GateResult) -> list[dict[str, str]]:

@@ -10,6 +10,7 @@ from kdedge.core.stats import (
     median_interval,
     output_error,
     percentile,
+    sign_test,
     softmax,
     supported,
 )
@@ -112,3 +113,16 @@ def test_output_error_is_relative_to_the_largest_reference() -> None:
 
 def test_output_error_of_zeros_is_zero() -> None:
     assert output_error(np.zeros(3), np.zeros(3)) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("worse", "better", "chance"),
+    [(0, 0, 1.0), (5, 0, 1 / 32), (0, 5, 1.0), (3, 1, 5 / 16), (7, 1, 9 / 256)],
+)
+def test_sign_test_counts_the_ways_to_be_as_extreme(worse: int, better: int, chance: float) -> None:
+    assert sign_test(worse, better) == chance
+
+
+def test_sign_test_of_many_images_is_a_number() -> None:
+    """The normal approximation with continuity correction: z = (1530 - 1500 - 0.5) / sqrt(750) = 1.0772."""
+    assert sign_test(1530, 1470) == pytest.approx(0.1407, abs=2e-4)

@@ -39,6 +39,13 @@ def test_two_processes_see_disjoint_images_and_end_in_the_same_weights(make_job:
     assert first["row"] == second["row"]
 
 
+def test_two_processes_that_train_for_int8_end_in_the_same_weights(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job({"epochs": 1, "batch": 8, "quantize": {}}, run=TWO)
+    launch(make_fabric(job.run), ranks.train_an_epoch, job, tmp_path)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first["weights"] == second["weights"]
+
+
 def test_training_in_two_processes_gives_its_weights_to_the_one_that_started_them(make_job: MakeJob) -> None:
     job = make_job({"epochs": 2, "batch": 8, "ema": 0.5}, run=TWO)
     before = job.student.linear.weight.detach().clone()

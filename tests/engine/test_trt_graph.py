@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakecuda import FakeCuda, FakeDriver, Pointer, fake_trt, rows
+from fakecuda import COMPUTE_MS, FakeCuda, FakeDriver, Pointer, fake_trt, rows
 
 from kdedge.core.errors import KdedgeError, ModelError
 from kdedge.engine import trt_cuda
@@ -45,3 +45,10 @@ def test_work_that_cannot_be_captured_names_the_option(cuda: FakeCuda, engine_pa
 def test_accelerator_takes_no_graph(cuda: FakeCuda, engine_path: Path) -> None:
     with pytest.raises(KdedgeError, match="runs on a deep learning accelerator, which takes no CUDA graph"):
         open_engine(fake_trt(), engine_path, {"options": {"dla_core": 0}}, cuda_graph=True)
+
+
+def test_device_time_of_a_graph_is_that_of_its_launch(cuda: FakeCuda, engine_path: Path, driver: FakeDriver) -> None:
+    with open_engine(fake_trt(), engine_path, {}, cuda_graph=True) as session:
+        session.run({"x": rows(2)})
+        assert session.device_ms() == COMPUTE_MS
+        assert driver.calls.count("cuGraphLaunch") == 1

@@ -7,9 +7,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fakecuda import FakeCuda, fake_trt, rows
+from fakecuda import COMPUTE_MS, FakeCuda, fake_trt, rows
 
 from kdedge.core.errors import MissingTool, ModelError
+from kdedge.engine.base import LayerTimes
+from kdedge.engine.trt_profiler import ProfiledTensorRTSession
 from kdedge.engine.trt_session import TensorRTSession, open_engine
 
 
@@ -22,7 +24,8 @@ def session(cuda: FakeCuda, engine_path: Path) -> Iterator[TensorRTSession]:
 
 def test_session_knows_its_tensors_and_limits(session: TensorRTSession) -> None:
     assert [str(spec) for spec in session.inputs + session.outputs] == ["x float32 [?, 3]", "y float32 [?, 3]"]
-    assert (session.max_batch, session.provider, session.precision_built()) == (4, "TensorRT", {"fp16": 3})
+    assert (session.min_batch, session.max_batch) == (2, 4)
+    assert (session.provider, session.precision_built()) == ("TensorRT", {"fp16": 3})
 
 
 def test_results_are_of_each_batch_and_stay(session: TensorRTSession) -> None:
@@ -93,11 +96,11 @@ def test_missing_pycuda_names_the_extra(engine_path: Path, monkeypatch: pytest.M
 
 def test_memory_is_that_of_the_newest_member_that_the_version_has(cuda: FakeCuda, engine_path: Path) -> None:
     with open_engine(fake_trt(), engine_path, {}) as session:
-        assert session.device_memory == {"context": 4096}
+        assert session.device_memory == {"context": 4096, "buffers": 96}  # 2 of 4 x 3 floats
     trt = fake_trt(memory={"device_memory_size_v2": 1 << 33, "get_engine_stat": {"weights size": 512}.__getitem__})
     trt.EngineStat = SimpleNamespace(TOTAL_WEIGHTS_SIZE="weights size")
     with open_engine(trt, engine_path, {}) as session:
-        assert session.device_memory == {"context": 1 << 33, "weights": 512}
+        assert session.device_memory == {"context": 1 << 33, "weights": 512, "buffers": 96}
 
 
 def test_engine_is_opened_as_it_was_built(cuda: FakeCuda, engine_path: Path) -> None:
@@ -106,3 +109,36 @@ def test_engine_is_opened_as_it_was_built(cuda: FakeCuda, engine_path: Path) -> 
     assert (trt.runtime.engine_host_code_allowed, trt.runtime.DLA_core) == (True, 1)
     open_engine(trt, engine_path, {"options": {"version_compatible": False, "dla_core": None}}).close()
     assert not hasattr(trt.runtime, "engine_host_code_allowed")
+
+
+def test_device_time_is_of_computing_alone(session: TensorRTSession) -> None:
+    session.run({"x": rows(2)})
+    assert session.device_ms() == COMPUTE_MS
+    np.testing.assert_array_equal(session.run({"x": rows(4)})["y"], 2 * rows(4))
+    assert session.device_ms() == COMPUTE_MS
+
+
+def test_device_time_of_a_failed_execution_is_an_error(cuda: FakeCuda, engine_path: Path) -> None:
+    trt = fake_trt()
+    with open_engine(trt, engine_path, {}) as session:
+        trt.context.broken = True
+        with pytest.raises(ModelError, match=r"net\.engine failed to run"):
+            session.device_ms()
+
+
+LAYERS = [{"name": "conv + relu", "kind": "CaskConvolution", "precision": "fp16", "nodes": ["conv", "relu"]}]
+
+
+def test_layers_are_timed_in_every_query_and_named_after_their_nodes(cuda: FakeCuda, engine_path: Path) -> None:
+    with open_engine(fake_trt(), engine_path, {"layers": LAYERS}, kind=ProfiledTensorRTSession) as session:
+        for _ in range(2):
+            np.testing.assert_array_equal(session.run({"x": rows(2)})["y"], 2 * rows(2))
+        assert session.layer_times() == [
+            LayerTimes("conv + relu", "CaskConvolution", ("conv", "relu"), [0.1875, 0.1875]),
+            LayerTimes("head", "", (), [0.0625, 0.0625]),
+        ]
+
+
+def test_session_opened_as_usual_has_no_layer_times(session: TensorRTSession) -> None:
+    with pytest.raises(ValueError, match="opened without timing its layers"):
+        session.layer_times()

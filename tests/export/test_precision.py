@@ -99,7 +99,15 @@ def test_smaller_precisions_keep_the_metadata(fp32: Path, images: Images, tmp_pa
     assert read_metadata(tmp_path / "int8.onnx") == exact | {
         "precision": "int8",
         "calibration": {"method": "minmax", "images": 20, "percentile": 99.99, "chunk": 64},
-        "quantization": {"activations": "int8", "symmetric": True, "quantize_bias": False, "rest": "fp32"},
+        "quantization": {
+            "cpu": "",
+            "activations": "int8",
+            "symmetric": True,
+            "reduce_range": False,
+            "learned": 0,
+            "quantize_bias": False,
+            "rest": "fp32",
+        },
         "left_in_float": [],
     }
     assert [entry.key for entry in load(tmp_path / "int8.onnx").metadata_props] == ["kdedge"]

@@ -4,6 +4,7 @@ import pytest
 
 from kdedge.core.console import quantity
 from kdedge.core.deployment import Budget, Gate
+from kdedge.core.profiling import ProcessSample, ProfileReport
 from kdedge.core.report import (
     Baseline,
     ExitPoint,
@@ -12,14 +13,12 @@ from kdedge.core.report import (
     GateResult,
     Hop,
     Metric,
-    ProcessSample,
-    ProfileReport,
     Quality,
     TrainedModel,
     TrainingReport,
 )
 from kdedge.core.stats import distribution
-from kdedge.gate.rules import change_limit, collect, decide, exit_code, worst
+from kdedge.gate.rules import change_limit, collect, decide, exit_code, profiled, worst
 
 HERE = {"match": {"cpu": "A", "threads": 2}, "note": {"kernel": "6.1"}}
 THERE = {"match": {"cpu": "B", "threads": 2}, "note": {"kernel": "6.1"}}
@@ -311,3 +310,10 @@ def test_collect_names_every_number_and_prefers_the_engine():
         "top1",
         "top1_gain",
     }
+
+
+def test_collect_device_latency_where_there_is_one():
+    assert "trt/device_latency_median_ms" not in profiled(profile("trt", True, 10))
+    measured = profile("trt", False, 10).model_copy(update={"device_latency": distribution([[0.25, 0.5, 0.75]])})
+    metric = profiled(measured)["trt/device_latency_median_ms"]
+    assert (metric.value, metric.unit, metric.better, metric.stable) == (0.5, "ms", "lower", False)

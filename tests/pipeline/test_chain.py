@@ -67,7 +67,9 @@ def test_new_export_runs_from_the_export_on(ran: Ran, copied: Finished) -> None:
 def test_dropping_the_baseline_trains_nothing_and_takes_it_from_the_report(ran: Ran, copied: Finished) -> None:
     assert "labels only" in (copied.run / "report.html").read_text()
     weights = (copied.run / "student/weights.safetensors").stat().st_mtime_ns
-    assert ran("baseline=false") == ["distill", "gate", "report"]
+    assert copied.json("export.json")["fragility"]
+    assert ran("baseline=false") == ["distill", "export", "profile", "gate", "report"]
+    assert copied.json("export.json")["fragility"] is None
     assert "labels only" not in (copied.run / "report.html").read_text()
     assert (copied.run / "student/weights.safetensors").stat().st_mtime_ns > weights  # saved again, from its checkpoint
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdedge.core.report import ExportReport, Original, ProfileReport
+from kdedge.core.profiling import ProfileReport
+from kdedge.core.report import ExportReport, Original
 from kdedge.core.stats import distribution
 from kdedge.pipeline.profile import note_lightening, note_no_gain
 
@@ -35,6 +36,24 @@ def test_lower_precision_that_is_not_faster_says_so() -> None:
     reports = [measured("int8", 0.5), measured("fp32", 0.5), measured("fp16", 0.25)]
     note_no_gain(reports)
     assert [report.notes for report in reports] == [["not faster than fp32 here: 0.500 against 0.500 ms"], [], []]
+
+
+@pytest.mark.parametrize(
+    ("extensions", "built", "reasons"),
+    [
+        ("avx2 avx512_vnni", {"int8": 9, "fp32": 2}, ""),
+        ("avx2", {"int8": 9, "fp32": 2}, "; this CPU has no VNNI, which int8 is fast by"),
+        ("avx512_vnni", {"int8": 3, "fp32": 22}, "; 3 of its 25 nodes compute in int8"),
+        ("avx512_vnni", {}, ""),
+    ],
+)
+def test_int8_that_is_not_faster_says_why_where_that_is_known(
+    extensions: str, built: dict[str, int], reasons: str
+) -> None:
+    int8 = measured("int8", 0.5)
+    int8.device, int8.precision_built = {"match": {"arch": "x86_64", "instruction_sets": extensions}}, built
+    note_no_gain([measured("fp32", 0.25), int8])
+    assert int8.notes == ["not faster than fp32 here: 0.500 against 0.250 ms" + reasons]
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import itertools
 import json
 import subprocess
 import sys
@@ -9,10 +10,12 @@ import pytest
 from kdedge.core.energy import Energy as Recorded
 from kdedge.core.errors import KdedgeError, MissingTool, ModelError
 from kdedge.engine.base import Session, TensorSpec
+from kdedge.profile import memory
 from kdedge.profile.agent import respond, user_error
 from kdedge.profile.answers import predict, run_batches
 from kdedge.profile.energy import Energy, Spread
 from kdedge.profile.memory import resident
+from kdedge.profile.timing import device_times
 
 ONE = {"threads": 1}
 
@@ -39,6 +42,10 @@ def test_latency_reply_holds_one_whole_sample(linear):
     assert sample["first_ms"] > 0
     assert sample["warmup_queries"] >= 10
     assert 0 < sample["baseline_bytes"] <= sample["peak_bytes"] < 2**30
+    assert sample["device_ms"] == []
+    assert sample["device_bytes"] == {}
+    assert 0 < sample["pss_bytes"] < 2**30
+    assert abs(sample["system_bytes"]) < 2**36
 
 
 class Rail:
@@ -131,9 +138,7 @@ def test_user_errors_come_back_as_json_with_their_exit_code(tmp_path):
 
 
 def test_unknown_mode_is_refused():
-    with pytest.raises(
-        KdedgeError, match="mode 'latancy' of the agent: it has device, build, latency, energy, predict"
-    ):
+    with pytest.raises(KdedgeError, match="mode 'latancy' of the agent: it has device, doctor, build, latency, "):
         respond({"mode": "latancy"})
 
 
@@ -162,6 +167,43 @@ def test_resident_memory_grows_with_what_is_allocated():
     before = resident("VmRSS")
     ballast = np.ones(12_500_000)
     assert ballast.nbytes * 0.9 < resident("VmRSS") - before < ballast.nbytes * 1.5
+
+
+def test_memory_is_that_of_this_process_and_of_the_system(tmp_path, monkeypatch):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/smaps_rollup").write_text("0040-7ffc ---p\nRss:  900 kB\nPss:  700 kB\nPss_Dirty: 1 kB\n")
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 8000 kB\nMemFree: 10 kB\nMemAvailable:    6000 kB\n")
+    monkeypatch.setattr(memory, "ROOT", tmp_path)
+    assert (memory.proportional(), memory.available()) == (716_800, 6_144_000)
+
+
+def test_memory_that_the_system_does_not_tell_is_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "ROOT", tmp_path)
+    assert (memory.proportional(), memory.available()) == (None, None)
+    with pytest.raises(KdedgeError, match="/proc/self/status has no VmRSS"):
+        resident("VmRSS")
+
+
+class Timed:
+    """A session whose device takes 2 ms, 3 ms, 4 ms, ..."""
+
+    def __init__(self):
+        self.times = itertools.count(2.0)
+
+    def device_ms(self):
+        return next(self.times)
+
+
+def test_device_is_timed_for_as_long_as_asked_and_at_least_five_times(monkeypatch):
+    clock = iter([0.0, *[0.1 * step for step in range(1, 100)]])
+    monkeypatch.setattr("kdedge.profile.timing.time.perf_counter", lambda: next(clock))
+    assert device_times(Timed(), seconds=0.75) == [2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
+    clock = iter([0.0, *[10.0] * 9])
+    assert device_times(Timed(), seconds=0.75) == [2.0, 3.0, 4.0, 5.0, 6.0]
+
+
+def test_processor_without_a_clock_of_its_own_has_no_device_times():
+    assert device_times(Sum(), seconds=1) == []
 
 
 def write_and_predict(folder, model, arrays, batch):

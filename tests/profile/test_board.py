@@ -4,6 +4,7 @@ import platform
 import socket
 
 import pytest
+from boards import ORIN_NANO, WORKSTATION, run_program
 from tree import Programs, plant
 
 from kdedge.profile.board import fingerprint, in_container
@@ -85,6 +86,36 @@ def test_state_of_a_jetson_is_in_its_fingerprint(jetson, programs):
     assert json.loads(json.dumps(device)) == device
 
 
+def test_build_of_tensorrt_must_match_where_tensorrt_is_measured(jetson, programs):
+    programs.add("dpkg-query", DPKG)
+    device = fingerprint({"tensorrt": "10.3.0", "gpu": "Orin 8.7"}, jetson)
+    assert device["match"]["tensorrt_package"] == "10.3.0.30+cuda12.5"
+    assert "tensorrt_package" not in device["note"]
+
+
+def test_module_memory_blocks_and_what_else_uses_the_gpu_are_in_the_fingerprint(tmp_path, programs, monkeypatch):
+    monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 4096}.__getitem__)
+    programs.add("dpkg-query", f"{DPKG}; echo 'ii  libcudnn9-cuda-12 9.3.0.75-1'")
+    root = plant(tmp_path / "root", ORIN_NANO)
+    run_program(root, 41, "python3", "/dev/nvgpu/igpu0/ctrl")
+    run_program(root, 42, "Xorg", "/dev/nvhost-ctrl-gpu")
+    device = fingerprint({}, root)
+    assert device["match"]["module"] == "nvidia,p3768-0000+p3767-0005-super"
+    note = device["note"]
+    assert (note["cma_total"], note["cma_free"], note["largest_free_blocks"]) == (
+        268_435_456,
+        209_715_200,
+        "11x4096KiB",
+    )
+    assert (note["gpu_clients"], note["display_server"]) == (2, True)
+    assert (note["cuda"], note["cudnn"]) == ("12.6.11", "9.3.0.75")
+
+
+def test_driver_of_a_discrete_gpu_is_noted(tmp_path):
+    note = fingerprint({}, plant(tmp_path, WORKSTATION))["note"]
+    assert (note["driver"], note["gpu_clients"], note["display_server"]) == ("570.86.15", 0, False)
+
+
 def test_power_mode_without_its_status_file_is_asked_for(jetson, programs):
     programs.add("nvpmodel", "printf 'NV Power Mode: 25W\\n1\\n'")
     assert fingerprint({}, jetson)["match"]["power_mode"] == "25W"
@@ -111,7 +142,7 @@ def test_other_boards_are_not_asked_for_what_a_jetson_has(tmp_path, programs):
 def test_what_the_system_does_not_say_is_left_out(tmp_path):
     device = fingerprint({}, tmp_path)
     assert not {"board", "l4t"} & set(device["match"])
-    assert not {"governor", "mhz", "memory_total"} & set(device["note"])
+    assert not {"governor", "mhz", "memory_total", "driver", "gpu_clients"} & set(device["note"])
 
 
 def test_fingerprint_of_this_machine_repeats():

@@ -10,6 +10,7 @@ from kdedge.profile.jetson import (
     Clock,
     Package,
     PowerMode,
+    cudnn_package,
     fan_mode,
     jetpack,
     jetson_release,
@@ -282,3 +283,15 @@ def test_what_mutated_samples_yield_stands_in_them(needs):
     texts = [path.read_text() for kind in kinds for path in sorted(SAMPLES.glob(f"{kind}*.txt"))]
     needs(texts, "set KDEDGE_SAMPLES to a folder with nvpmodel_q_variants.txt and the like")
     assert sum(map(stands, mutants(texts, 1500))) > 1500
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("un  libcudnn8 \nii  libcudnn9-cuda-12 9.3.0.75-1\nii  libnvinfer10 10.3.0.30-1+cuda12.5", "9.3.0.75"),
+        ("ii  libcudnn8:arm64\t8.6.0.166-1+cuda11.4\tarm64", "8.6.0.166"),
+        ("rc  libcudnn8 8.6.0.166-1+cuda11.4\nii  libcudnn8-dev 8.6.0.166-1+cuda11.4", ""),
+    ],
+)
+def test_cudnn_package_is_the_installed_library(text, version):
+    assert cudnn_package(text) == version

@@ -73,6 +73,36 @@ def test_report_sums_up_what_the_processes_replied(linear):
     assert report.device["note"]["memory_method"] == "as told"
 
 
+def with_sample(answer, **fields):
+    return {**answer, "sample": {**answer["sample"], **fields}}
+
+
+def test_device_latency_is_a_number_of_its_own(linear):
+    first, second = (with_sample(reply([5.0, 5.0]), device_ms=times) for times in ([1.0, 3.0], [2.0, 4.0]))
+    report = summed_up(linear(), first, second)
+    assert (report.latency.median, report.device_latency.median, report.device_latency.n) == (5, 2.5, 4)
+    assert report.throughput == 800  # end to end: 4 images in 5 ms
+
+
+def test_device_latency_that_a_process_lacks_is_none(linear):
+    assert summed_up(linear(), with_sample(reply([5.0]), device_ms=[1.0]), reply([5.0])).device_latency is None
+
+
+def test_memory_is_counted_in_each_way_by_itself(linear):
+    device = {"context": 64, "weights": 32}
+    used = [{"pss_bytes": 10, "system_bytes": -5}, {"pss_bytes": 30, "system_bytes": None}, {"pss_bytes": 20}]
+    memory = summed_up(linear(), *(with_sample(reply([1.0]), device_bytes=device, **each) for each in used)).memory
+    assert (memory.process_peak, memory.pss, memory.system, memory.device) == (8_000, 20, -5, device)
+    assert summed_up(linear(), reply([1.0])).memory.pss is None
+
+
+def test_note_when_queries_became_slower_or_faster(linear):
+    slower, faster = [1.0] * 600 + [1.1] * 300, [1.2] * 300 + [1.0] * 600
+    assert summed_up(linear(), reply(slower + slower[-100:])).notes == ["queries became slower while measured, by 10%"]
+    assert summed_up(linear(), reply(faster + faster[-100:])).notes == ["queries became faster while measured, by 17%"]
+    assert summed_up(linear(), reply([1.0] * 600 + [1.04] * 400)).notes == []
+
+
 TEN = [1.0] * 1000
 
 

@@ -26,41 +26,41 @@ class FakeQueries:
 
 
 def test_warm_up_of_steady_queries_ends_after_two_windows():
-    query = FakeQueries(10)
+    query = FakeQueries(30)
     warm = warm_up(query, cap=2, clock=query.clock)
-    assert (warm.queries, warm.elapsed_ns, warm.median_ns, warm.settled) == (10, 100 * MS, 10 * MS, True)
+    assert (warm.queries, warm.elapsed_ns, warm.median_ns, warm.settled) == (10, 300 * MS, 30 * MS, True)
 
 
-def test_warm_up_of_fast_queries_lasts_50_ms():
+def test_warm_up_of_fast_queries_lasts_200_ms():
     query = FakeQueries(0.5)
     warm = warm_up(query, cap=2, clock=query.clock)
-    assert (warm.queries, warm.elapsed_ns, warm.settled) == (100, 50 * MS, True)
+    assert (warm.queries, warm.elapsed_ns, warm.settled) == (400, 200 * MS, True)
 
 
 def test_warm_up_goes_on_while_the_medians_differ_by_more_than_2_percent():
-    # windows of 5: medians 20, 12, 10.3, 10.1; 10.3 -> 10.1 is the first step below 2 %
-    query = FakeQueries(*[20] * 5, *[12] * 5, *[10.3] * 5, *[10.1] * 5)
+    # windows of 5: medians 40, 24, 20.6, 20.2; 20.6 -> 20.2 is the first step below 2 %
+    query = FakeQueries(*[40] * 5, *[24] * 5, *[20.6] * 5, *[20.2] * 5)
     warm = warm_up(query, cap=2, clock=query.clock)
-    assert (warm.queries, warm.median_ns, warm.settled) == (20, 10.1 * MS, True)
+    assert (warm.queries, warm.median_ns, warm.settled) == (20, 20.2 * MS, True)
 
 
-@pytest.mark.parametrize(("second", "settled_after"), [(10.2, 10), (10.21, 15)])
+@pytest.mark.parametrize(("second", "settled_after"), [(20.4, 10), (20.42, 15)])
 def test_medians_agree_up_to_2_percent_of_the_earlier(second, settled_after):
-    query = FakeQueries(*[10] * 5, second)
+    query = FakeQueries(*[20] * 5, second)
     assert warm_up(query, cap=2, clock=query.clock).queries == settled_after
 
 
 def test_one_slow_query_in_a_window_does_not_unsettle():
-    query = FakeQueries(10, 10, 90, 10, 10, 10)
+    query = FakeQueries(20, 20, 90, 20, 20, 20)
     assert warm_up(query, cap=2, clock=query.clock).queries == 10
 
 
 def test_warm_up_that_never_settles_is_cut_by_its_cap():
-    query = FakeQueries(*itertools.chain.from_iterable([[10] * 5, [20] * 5] * 10))
-    warm = warm_up(query, cap=0.4, clock=query.clock)
-    # 50 + 100 + 50 + 100 + 50 ms, then three queries of 20 ms pass 0.4 s
-    assert (warm.queries, warm.elapsed_ns, warm.settled) == (28, 410 * MS, False)
-    assert warm.median_ns == 20 * MS
+    query = FakeQueries(*itertools.chain.from_iterable([[20] * 5, [40] * 5] * 10))
+    warm = warm_up(query, cap=0.8, clock=query.clock)
+    # 100 + 200 + 100 + 200 + 100 ms, then three queries of 40 ms pass 0.8 s
+    assert (warm.queries, warm.elapsed_ns, warm.settled) == (28, 820 * MS, False)
+    assert warm.median_ns == 40 * MS
 
 
 def test_warm_up_of_queries_longer_than_the_cap_is_one_query():

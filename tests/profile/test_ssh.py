@@ -118,6 +118,31 @@ def test_files_are_sent_again_only_when_they_have_changed(device, linear, asked,
     assert [Path(name).name for name in sent] == ["in.npz"]
 
 
+def test_engine_that_was_built_over_there_is_not_sent_back(device, linear, asked, tmp_path, monkeypatch):
+    engine, model = tmp_path / "built/linear.engine.onnx", linear()
+    with parse_target(device.url()) as target:
+        target.run({"mode": "build", "backend": "ort", "onnx": str(model), "out": str(engine), "options": ONE})
+        sent, put = [], target._connection.put
+        monkeypatch.setattr(target._connection, "put", lambda name, *rest: sent.append(name) or put(name, *rest))
+        assert target.run(asked(engine))["rows"] == 5
+        assert [Path(name).name for name in sent] == ["in.npz"]
+        engine.write_bytes(engine.read_bytes() + b"changed")
+        with pytest.raises(ModelError, match="its bytes are not those"):
+            target.run(asked(engine))
+    assert [Path(name).name for name in sent] == ["in.npz", "linear.engine.onnx"]
+
+
+def test_file_that_an_option_names_travels(device, linear, asked, tmp_path):
+    request = asked(linear())
+    np.savez(tmp_path / "calibration.npz", x=X)
+    request["options"] = {**ONE, "calibration": str(tmp_path / "calibration.npz")}
+    with parse_target(device.url()) as target, pytest.raises(KdedgeError, match="unknown option 'calibration'"):
+        target.run(request)
+    request["options"]["calibration"] = str(tmp_path / "none.npz")
+    with parse_target(device.url()) as target, pytest.raises(ModelError, match=r"none\.npz: there is no such file"):
+        target.run(request)
+
+
 def test_model_goes_with_the_files_that_hold_its_weights(device, linear, asked, tmp_path):
     model = onnx.load(linear())
     (tmp_path / "apart").mkdir()

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+from forked import Forkserver
 from mini import Finished
 from typer.testing import CliRunner
 
@@ -50,3 +51,27 @@ def test_model_is_measured_over_there(device, copied: Finished):
     assert result.exit_code == 0, result.output
     assert "student.fp32" in result.output
     assert not list(copied.run.glob("devices/*"))
+
+
+def test_exits_are_chosen_and_measured_over_there(device, forkserver: Forkserver, copied: Finished):
+    preset = copied.folder / "exits.yaml"
+    preset.write_text("precisions: [fp32]\nexits: all\nengines: device\nbackend_options: {threads: 1}\n")
+    code, process = forkserver.run(["export", "--preset", "exits.yaml"], copied.folder)
+    assert code == 0, process.stderr
+    assert copied.json("export.json")["engines"] == {}
+    result = CliRunner().invoke(app, ["exits", str(copied.run), "--threshold", "0.9"])
+    assert "its export leaves them to the device that will run them" in str(result.exception)
+    result = CliRunner().invoke(app, ["exits", str(copied.run), "--threshold", "0.9", "--target", device.url()])
+    assert result.exit_code == 0, (result.output, result.exception)
+    [folder] = copied.run.glob("devices/*")
+    report = json.loads((folder / "exits.json").read_text())
+    hops = {hop["name"]: hop for hop in copied.json("export.json")["hops"]}
+    for end, name in zip(report["exits"], ("exit1/onnx-fp32", "exit2/onnx-fp32", "onnx-fp32"), strict=True):
+        assert end["test_top1"] == hops[name]["quality"]["top1"]
+        assert end["latency_ms"] > 0
+    assert report["measured"]["processes"] == copied.json("recipe.json")["recipe"]["profile"]["processes"]
+    assert json.loads((folder / "engine/cascade.fp32.json").read_text())["threshold"] == 0.9
+    assert json.loads((copied.run / "engine/cascade.fp32.json").read_text())["threshold"] is None
+    assert not (copied.run / "exits.json").exists()
+    run, name = RunDir(copied.run), f"exits on {folder.name}"
+    assert run.fresh(name, run.manifest.commands[name].key)

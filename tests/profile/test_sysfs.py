@@ -137,3 +137,10 @@ def test_machine_without_any_of_it_says_nothing(tmp_path):
     assert [reader(tmp_path) for reader in (*readers, sysfs.zones, sysfs.coolers, sysfs.fan)] == [{}] * 8
     assert sysfs.power_rails(tmp_path) == []
     assert sysfs.clocks_pinned(tmp_path) is None
+
+
+def test_largest_blocks_are_counted_over_all_zones(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 4096}.__getitem__)
+    zones = "Node 0, zone      DMA      0      3      2      0\nNode 0, zone   Normal      9      9      5"
+    assert sysfs.largest_blocks(plant(tmp_path, {"proc/buddyinfo": zones})) == (7, 16384)
+    assert sysfs.largest_blocks(tmp_path / "nothing") is None

@@ -77,3 +77,16 @@ def test_target_over_ssh_is_called_as_the_user_calls_it(monkeypatch):
 def test_unknown_kind_of_target_is_refused_with_the_line_to_type(text):
     with pytest.raises(KdedgeError, match=rf"--target {text}: expected local.*\n  --target ssh://user@host"):
         parse_target(text)
+
+
+def test_build_has_hours_and_a_request_a_quarter(monkeypatch):
+    given = []
+
+    def run(*_, timeout, **__):
+        given.append(timeout)
+        return subprocess.CompletedProcess([], 0, "{}", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    LocalTarget().run({"mode": "build"})
+    LocalTarget().run({"mode": "latency"})
+    assert given == [4 * 3600, 900]

@@ -76,7 +76,7 @@ def test_program_that_is_none_is_refused(content, said, tmp_path):
         ("v100300", Build(("int8", "fp16")), ["--skipInference", "--stronglyTyped"]),
         (
             "v100300",
-            Build(("int8",), dla_core=1),
+            Build(("int8",), dla_core=1, gpu_fallback=True),
             ["--skipInference", "--int8", "--useDLACore=1", "--allowGPUFallback"],
         ),
         ("v110100", Build(("int8", "fp16")), ["--skipInference"]),
@@ -85,15 +85,28 @@ def test_program_that_is_none_is_refused(content, said, tmp_path):
             Build(shapes=({"x": (1, 3)}, {"x": (8, 3)}, {"x": (16, 3)})),
             ["--skipInference", "--minShapes=x:1x3", "--optShapes=x:8x3", "--maxShapes=x:16x3"],
         ),
+        ("v100300", Build(("fp16",), weak=True, refit=True), ["--skipInference", "--fp16", "--refit"]),
+        (
+            "v110100",
+            Build(version_compatible=True, hardware_compatibility="ampere_plus", optimization_level=5),
+            [
+                "--skipInference",
+                "--versionCompatible",
+                "--hardwareCompatibilityLevel=ampere+",
+                "--builderOptimizationLevel=5",
+            ],
+        ),
     ],
 )
 def test_build_gives_each_version_its_options(version, build, options, program, tmp_path):
-    log = build_engine(program(version), Path("net.onnx"), tmp_path / "net.engine", build)
-    always = ["--onnx=net.onnx", "--saveEngine=net.engine", "--memPoolSize=workspace:1024"]
+    log, layers = build_engine(program(version), Path("net.onnx"), tmp_path / "net.engine", build)
+    always = ["--onnx=net.onnx", "--saveEngine=net.engine", "--exportLayerInfo=layers.json"]
+    always += ["--memPoolSize=workspace:1024"]
     always += ["--profilingVerbosity=detailed", "--noTF32"]
     assert sorted(seen(tmp_path)) == sorted(always + options)
     assert (tmp_path / "net.engine").read_bytes() == ENGINE
     assert log.numbers == {"engine_mib": 0.0625, "built_s": 8.25}
+    assert [(layer.name, layer.precision) for layer in layers] == [("conv + relu", "fp16"), ("Reformat 1", "")]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import trtexec_texts as texts
 
 from kdedge.core.errors import KdedgeError
 from kdedge.engine.trt_layers import Layer
-from kdedge.profile.trtexec_json import percentile, read_layer_times, read_layers, read_times, summarize
+from kdedge.profile.trtexec_json import percentile, read_layer_times, read_layers, read_outputs, read_times, summarize
 from kdedge.profile.trtexec_numbers import LayerTime
 
 FOLDER = Path(os.environ.get("KDEDGE_SAMPLES", "none"))
@@ -215,3 +215,31 @@ def test_layers_that_are_none_are_refused(text, said):
     with pytest.raises(KdedgeError) as caught:
         read_layers(text)
     assert str(caught.value).startswith(f"the layers that trtexec exported: {said}")
+
+
+def test_outputs_are_arrays_of_their_dimensions():
+    found = read_outputs(texts.EXPORTED_OUTPUTS)
+    assert list(found) == ["logits", "count"]
+    assert found["count"].shape == ()
+    assert found["count"] == 3
+    assert found["logits"].shape == (2, 3)
+    assert found["logits"][0].tolist() == [1.25, -0.5, 1.5e-05]
+    assert np.isnan(found["logits"][1, 0])
+    assert np.isinf(found["logits"][1, 1])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("-0.5, ", "", "logits does not hold the numbers of an array of 2x3"),
+        ("-0.5", '"-0.5"', "logits does not hold the numbers of an array of 2x3"),
+        ("-0.5", "true", "logits does not hold the numbers of an array of 2x3"),
+        ("-0.5", "1" + "0" * 400, "logits does not hold the numbers of an array of 2x3"),
+        ('"2x3"', '"2x-3"', "one has no name or dimensions"),
+        ('"name"', '"nam"', "one has no name or dimensions"),
+        ("[\n", "{", "they are not JSON"),
+    ],
+)
+def test_outputs_that_are_not_whole_are_refused(before, after, said):
+    with pytest.raises(KdedgeError, match=said):
+        read_outputs(texts.EXPORTED_OUTPUTS.replace(before, after, 1))

@@ -195,3 +195,24 @@ def test_summary_wrapped_over_lines_is_one_summary():
 def test_number_without_its_name_or_unit_is_none(line):
     log = read_log(line)
     assert (log.numbers, log.metrics) == ({}, {})
+
+
+@pytest.mark.parametrize("name", texts.LOGS)
+@pytest.mark.parametrize(
+    "surround",
+    [
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: "\ufeff" + text,
+        lambda text: "".join("    " + line if line.startswith(("[", "&")) else line for line in text.splitlines(True)),
+        lambda text: "".join("\x1b[32m" + line.rstrip("\n") + "\x1b[0m\n" for line in text.splitlines(True)),
+        lambda text: "".join(
+            "board-1  | " + line if line.startswith(("[", "&")) else line for line in text.splitlines(True)
+        ),
+        lambda text: text.replace("[03/14/2025-09:26:53] ", ""),
+    ],
+    ids=["crlf", "byte order mark", "indented", "in color", "of a container", "without times"],
+)
+def test_what_stands_around_the_lines_changes_nothing(surround, name):
+    """As a terminal, a container's log or a pasted issue has them."""
+    plain, other = read_log(texts.LOGS[name]), read_log(surround(texts.LOGS[name]))
+    assert other == plain

@@ -12,7 +12,7 @@ import trtexec_texts as texts
 from mutants import mutants
 
 from kdedge.core.errors import KdedgeError
-from kdedge.profile.trtexec_json import read_layer_times, read_layers, read_times
+from kdedge.profile.trtexec_json import read_layer_times, read_layers, read_outputs, read_times
 from kdedge.profile.trtexec_log import read_log
 
 FOLDER = Path(os.environ.get("KDEDGE_SAMPLES", "none"))
@@ -72,7 +72,8 @@ def follows(line, before, value, units):
 
 
 def message(line):
-    """Without time and severity."""
+    """Without time and severity, and what stands in front of them or of a name."""
+    line = line.lstrip(" \t")
     while line.startswith("[") and "]" in line:
         line = line[line.index("]") + 1 :].lstrip(" ")
     return line
@@ -188,7 +189,22 @@ def check_layers(text):
         assert layer.name in text or json.dumps(layer.name)[1:-1] in text or "\\" in text
 
 
-READERS = {"Times": check_times, "Profile": check_profile, "Layer": check_layers}
+def check_outputs(text):
+    stand = set(text.replace(",", " ").replace("[", " ").replace("]", " ").split())
+    for name, values in read_outputs(text).items():
+        assert f'"{name}"' in text or "\\" in text
+        finite = [value for value in values.ravel().tolist() if abs(value) < float("inf")]
+        assert all(any(number(word) == value for word in stand) for value in finite), (name, finite)
+
+
+def number(word):
+    try:
+        return float(word)
+    except ValueError:
+        return None
+
+
+READERS = {"Outputs": check_outputs, "Times": check_times, "Profile": check_profile, "Layer": check_layers}
 
 
 def reader(name):
@@ -200,6 +216,7 @@ def made_up():
         "exportTimes": texts.exported_times([1.5, 2.5, 1.25, 3.0] * 5, start=195.0),
         "exportProfile": texts.EXPORTED_PROFILE,
         "exportLayers": texts.EXPORTED_LAYERS,
+        "exportOutputs": texts.EXPORTED_OUTPUTS,
         "exportLayerNames": texts.EXPORTED_NAMES,
     }
     return {**texts.LOGS, **exports}

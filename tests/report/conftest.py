@@ -7,18 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdedge.core.report import (
-    Check,
-    ExportedFile,
-    ExportReport,
-    GateResult,
-    Hop,
-    ProcessSample,
-    ProfileReport,
-    Quality,
-    TrainedModel,
-    TrainingReport,
-)
+from kdedge.core.profiling import ProcessSample, ProfileReport
+from kdedge.core.report import Check, ExportedFile, ExportReport, GateResult, Hop, Quality, TrainedModel, TrainingReport
 from kdedge.core.stats import distribution
 from kdedge.report.html import ReportData
 

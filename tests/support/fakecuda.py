@@ -1,6 +1,7 @@
 """A fake of TensorRT's and pycuda's calls: an engine of y = 2 x for 2 to 4 rows, and libcuda's graphs.
 
-Device memory is arrays under made-up addresses; work given to the stream is done when it is waited for.
+Device memory is arrays under made-up addresses; work given to the stream is done when it is waited for.  The GPU's
+clock goes by COPY_MS with each copy and by COMPUTE_MS with each run of the engine.
 """
 
 from types import ModuleType, SimpleNamespace
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+COPY_MS, COMPUTE_MS = 8.0, 0.25
 
 
 class FakeCuda(ModuleType):
@@ -21,6 +23,11 @@ class FakeCuda(ModuleType):
         self.Stream = lambda: SimpleNamespace(handle=self, synchronize=self.synchronize)
         self.Context = SimpleNamespace(pop=self.pop)
         self.queue: list[Any] = []
+        self.now = 0.0
+        self.Event = lambda: FakeEvent(self)
+
+    def pass_by(self, milliseconds: float) -> None:
+        self.now += milliseconds
 
     def init(self) -> None: ...
 
@@ -46,10 +53,10 @@ class FakeCuda(ModuleType):
         return address
 
     def memcpy_htod_async(self, to: int, array: Array, stream: Any) -> None:
-        self.queue.append(lambda: self.write(to, array))
+        self.queue += [lambda: self.pass_by(COPY_MS), lambda: self.write(to, array)]
 
     def memcpy_dtoh_async(self, array: Array, start: int, stream: Any) -> None:
-        self.queue.append(lambda: np.copyto(array, self.read(start, array.shape)))
+        self.queue += [lambda: self.pass_by(COPY_MS), lambda: np.copyto(array, self.read(start, array.shape))]
 
     def write(self, address: int, array: Array) -> None:
         self.memory[address][: array.nbytes] = np.frombuffer(array.tobytes(), np.uint8)
@@ -58,8 +65,32 @@ class FakeCuda(ModuleType):
         return self.memory[address][: 4 * int(np.prod(shape))].view(np.float32).reshape(shape)
 
 
+class FakeEvent:
+    def __init__(self, cuda: FakeCuda) -> None:
+        self.cuda, self.at = cuda, -1.0
+
+    def record(self, stream: Any) -> None:
+        self.cuda.queue.append(self.take)
+
+    def take(self) -> None:
+        self.at = self.cuda.now
+
+    def synchronize(self) -> None:
+        self.cuda.synchronize()
+
+    def time_since(self, earlier: "FakeEvent") -> float:
+        return self.at - earlier.at
+
+
+class FakeProfiler:
+    """TensorRT's IProfiler."""
+
+
 class FakeContext:
-    """The execution context."""
+    """The execution context; its engine has two layers, the first of which reports in two parts."""
+
+    profiler: Any = None
+    enqueue_emits_profile = True
 
     def __init__(self) -> None:
         self.shape: tuple[int, ...] = ()
@@ -78,8 +109,15 @@ class FakeContext:
 
     def execute_async_v3(self, cuda: FakeCuda) -> bool:
         shape = self.shape
+        cuda.queue.append(lambda: cuda.pass_by(COMPUTE_MS))
         cuda.queue.append(lambda: cuda.write(self.addresses["y"], 2 * cuda.read(self.addresses["x"], shape)))
         return not self.broken
+
+    def report_to_profiler(self) -> bool:
+        assert not self.enqueue_emits_profile
+        for name, milliseconds in (("conv + relu", 0.125), ("conv + relu", 0.0625), ("head", 0.0625)):
+            self.profiler.report_layer_time(name, milliseconds)
+        return True
 
 
 class FakeLog:
@@ -113,6 +151,7 @@ def fake_trt(kind: str = "FLOAT", memory: dict[str, Any] | None = None) -> Any:
         __version__="10.3.0",
         ILogger=FakeLog,
         IExecutionContext=FakeContext,
+        IProfiler=FakeProfiler,
         Runtime=runtime,
         TensorIOMode=SimpleNamespace(INPUT="in"),
         init_libnvinfer_plugins=lambda log, namespace: True,

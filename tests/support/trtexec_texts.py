@@ -189,4 +189,16 @@ EXPORTED_LAYERS = """\
 }],
 "I/O Tensors": [{"Name": "x"}, {"Name": "y"}]}
 """
+EXPORTED_OUTPUTS = """\
+[
+  { "name" : "logits"
+  , "dimensions" : "2x3"
+  , "values" : [ 1.25, -0.5, 1.5e-05, nan, -inf, 7 ]
+  }
+, { "name" : "count"
+  , "dimensions" : ""
+  , "values" : [ 3 ]
+  }
+]
+"""
 EXPORTED_NAMES = '{"Layers": ["Conv_0 + Relu_1", "Gemm_2"],\n"Bindings": ["x"\n,"y"\n]}\n'

@@ -39,6 +39,7 @@ OBJECTS = {  # what the variables of each file are
         "tensor": "ITensor",
     },
     "trt_layers": {"runtime": "Runtime", "engine": "ICudaEngine", "inspector": "EngineInspector"},
+    "trt_profiler": {"_context": "IExecutionContext"},
     "trt_session": {
         "runtime": "Runtime",
         "engine": "ICudaEngine",
@@ -63,6 +64,7 @@ OVERRIDDEN = {  # what classes of kdedge's that TensorRT calls define
     "IInt8EntropyCalibrator2": ("get_batch_size", "get_batch", "read_calibration_cache", "write_calibration_cache"),
     "IInt8MinMaxCalibrator": ("get_batch_size", "get_batch", "read_calibration_cache", "write_calibration_cache"),
     "ILogger": ("log",),
+    "IProfiler": ("report_layer_time",),
 }
 
 Value = int | bool | None
