@@ -16,7 +16,7 @@ from typing import Any
 from kdedge.core import errors
 
 FOLDER = os.environ.get("KDEDGE_TENSORRT", "")
-HOW = "set KDEDGE_TENSORRT to a folder that `import tensorrt` works from"
+HOW = "run python tests/support/tensorrt_cpu.py FOLDER, and set KDEDGE_TENSORRT to the folder"
 IMPORTABLE = f"import os, sys; sys.path.insert(0, {FOLDER!r}); os.environ['PYTHONPATH'] = {FOLDER!r}"
 """Python that gives TensorRT to a process that is running already, and to those it starts."""
 BUILD = """\
