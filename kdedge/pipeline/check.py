@@ -41,10 +41,12 @@ class PhaseCost:
     batch: int
     epoch_seconds: float
     memory_bytes: int
+    int8: bool
+    """Whether the student computes as in int8."""
 
     def row(self, index: int) -> list[str]:
         total = str(timedelta(seconds=round(self.epoch_seconds * self.epochs)))
-        methods = ", ".join(self.methods) or "labels only"
+        methods = (", ".join(self.methods) or "labels only") + (", in int8" if self.int8 else "")
         seconds = f"{self.epoch_seconds:.1f}"
         return [str(index), methods, str(self.epochs), str(self.batch), seconds, total, size(self.memory_bytes)]
 
@@ -124,7 +126,8 @@ def phase_cost(project: Project, dataset: Dataset, teachers: Sequence[FrozenTeac
             tuple(teachers), peers,
         )  # fmt: skip
         seconds = epoch_seconds(PhaseRun(make_fabric(one), job, index, 0, None, None))
-    return PhaseCost([use.name for use in phase.methods], phase.epochs, phase.batch, seconds, memory_used())
+    methods, int8 = [use.name for use in phase.methods], phase.quantize is not None
+    return PhaseCost(methods, phase.epochs, phase.batch, seconds, memory_used(), int8)
 
 
 def epoch_seconds(phase: PhaseRun) -> float:
