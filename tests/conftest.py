@@ -20,6 +20,8 @@ os.environ["MPLBACKEND"] = "agg"
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # read once, when torch or numpy is first imported; child processes inherit it
+for ours in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT"):  # of the job that runs the tests
+    os.environ.pop(ours, None)
 # A shell's background job ignores the one, nohup the other, and so would all that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -13,16 +13,18 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-RecipeName = Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe (kdedge ls).")]
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe (kdedge ls).")
+]
 RunFolder = Annotated[
     Path | None, typer.Argument(metavar="RUN", help="A folder under runs/; the newest one if not given.")
 ]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: run.seed=1. May be repeated.")
 ]
+Advisory = Annotated[bool, typer.Option("--advisory", help="End with 0 whatever the verdict; the files keep it.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Results only, no progress.")]
 AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout; everything else on stderr.")]
-
 
 AllowCode = Annotated[bool, typer.Option("--allow-code", help="Run the Python files that models are named by.")]
 

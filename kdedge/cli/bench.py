@@ -36,7 +36,7 @@ def methods(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train one student by several methods, with the same budget; the same line goes on where it was interrupted."""
+    """Train one student by several methods, with the same budget. The same line goes on where it was interrupted."""
     output(quiet, as_json, allow_code)
     require("torch", "train", "kdedge bench")
     from kdedge.bench.methods import Asked, compare

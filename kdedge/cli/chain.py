@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kdedge.cli.app import AllowCode, AsJson, Overrides, Quiet, RecipeName, RunFolder, app, output
+from kdedge.cli.app import Advisory, AllowCode, AsJson, Overrides, Quiet, RecipeName, RunFolder, app, output
 from kdedge.core.errors import KdedgeError, require
 
 
@@ -13,15 +13,16 @@ from kdedge.core.errors import KdedgeError, require
 def run(
     recipe: RecipeName,
     changes: Overrides = None,
+    advisory: Advisory = False,
     allow_code: AllowCode = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Everything, from the recipe to the report; what is done already is skipped."""
+    """Everything, from a recipe to the report. What is done already is skipped."""
     output(quiet, as_json, allow_code)
     from kdedge.pipeline.whole import run_recipe
 
-    raise typer.Exit(run_recipe(recipe, changes or []))
+    raise typer.Exit(run_recipe(recipe, changes or [], advisory))
 
 
 @app.command()
@@ -32,7 +33,7 @@ def distill(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train the teacher if it is needed, the student, and the student alone."""
+    """Train teacher, student, and the student on labels alone."""
     output(quiet, as_json, allow_code)
     from kdedge.core.load import load_recipe
     from kdedge.pipeline.chain import perform_one
@@ -94,7 +95,7 @@ def profile(
     processes: Annotated[int | None, typer.Option(min=1, help="Fresh processes.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.01, help="Measured time in each process.")] = None,
     batches: Annotated[
-        str | None, typer.Option(metavar="1,2,4", help="Sweep: latency and throughput for each of these batches.")
+        str | None, typer.Option(metavar="1,2,4", help="Sweep: latency and throughput at each of these batches.")
     ] = None,
     streams: Annotated[
         str | None,
@@ -120,7 +121,7 @@ def profile(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Latency and memory, each process fresh: of a run's engines, or of any ONNX model; here, or on a board."""
+    """Latency and memory in fresh processes, here or on a board. It takes a run's engines, or any ONNX model."""
     output(quiet, as_json)
     from kdedge.profile.targets import LocalTarget, parse_target
 
@@ -131,7 +132,7 @@ def profile(
     alone = what if what is not None and not what.is_dir() and (what.is_file() or what.suffix) else None
     if backend and not alone:
         raise KdedgeError("--backend", "a run has the one that it was exported for", "kdedge export --preset NAME")
-    if layers or batches or streams:
+    if layers or batches is not None or streams is not None:
         from kdedge.pipeline.closer import asked, look_at_file, look_at_run
 
         look = asked(layers=layers, batches=batches, streams=streams, energy=energy, batch=batch)
@@ -172,20 +173,44 @@ def gate(
         str | None,
         typer.Option(metavar="BOARD", help="The numbers of a board, by its folder under the run's devices/."),
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN|MODEL.onnx", help="Measure the run beside this one now, in turns, until it is clear; a minute."
+        ),
+    ] = None,
+    target: Annotated[
+        str, typer.Option(metavar="local|ssh://[USER@]HOST[:PORT]", help="Where --against measures.")
+    ] = "local",
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a device that another run measures on.")] = 0,
+    advisory: Advisory = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Hold a run against its budgets: exit code 0 kept, 1 broken, 3 nothing to compare with, 4 unstable."""
+    """Hold a run against its budgets. Exit code 0 kept, 1 broken, 3 nothing to compare with, 4 unstable."""
     output(quiet, as_json)
+    given = {"--baseline": baseline, "--update": update, "--device": device}
     from kdedge.pipeline.project import reopen
+
+    if against is not None:
+        if clash := next((name for name, value in given.items() if value), None):
+            raise KdedgeError(f"--against and {clash}", "each says what the run is held against", "kdedge gate --help")
+        from kdedge.pipeline.against import gate_against
+        from kdedge.profile.targets import parse_target
+
+        raise typer.Exit(gate_against(reopen(run), against, parse_target(target, wait=wait), advisory))
+    if target != "local":
+        raise KdedgeError(
+            "--target", "only --against measures; the gate of budgets reads", "kdedge gate --device BOARD"
+        )
     from kdedge.pipeline.whole import decide_gate
 
-    raise typer.Exit(decide_gate(reopen(run).with_baseline(baseline).on_device(device), update, reason))
+    raise typer.Exit(decide_gate(reopen(run).with_baseline(baseline).on_device(device), update, reason, advisory))
 
 
 @app.command()
 def report(run: RunFolder = None, quiet: Quiet = False, as_json: AsJson = False) -> None:
-    """One self-contained HTML page about a run."""
+    """One self-contained HTML page about a run. Beside its ONNX files, the model card."""
     output(quiet, as_json)
     from kdedge.pipeline.chain import perform_one
     from kdedge.pipeline.project import PAGE, reopen
@@ -219,7 +244,7 @@ def exits(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Early exits: accuracy against mean cost, the threshold for a wanted accuracy, and what it gives."""
+    """Early exits: choose a threshold. Accuracy against mean cost, and what the chosen point gives."""
     output(quiet, as_json, allow_code)
     from kdedge.pipeline.exits import Asked, find_threshold
     from kdedge.pipeline.project import reopen
@@ -230,14 +255,16 @@ def exits(
 
 @app.command()
 def check(
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")] = "",
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe (kdedge ls).")
+    ] = "",
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of recipes, for editors.")] = False,
     changes: Overrides = None,
     allow_code: AllowCode = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Try a recipe without training: data, teacher's accuracy, shapes, cost, memory, time per epoch."""
+    """Try a recipe without training. Data, teacher's accuracy, shapes, cost, memory, time per epoch."""
     output(quiet, as_json, allow_code)
     if schema:
         from kdedge.pipeline.listing import show_schema

@@ -19,7 +19,11 @@ def ls(quiet: Quiet = False, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def cp(name: str, into: Annotated[Path, typer.Argument()] = Path(), quiet: Quiet = False) -> None:
+def cp(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As kdedge ls lists it.")],
+    into: Annotated[Path, typer.Argument(metavar="INTO", help="A folder or a file to be written.")] = Path(),
+    quiet: Quiet = False,
+) -> None:
     """Copy a shipped recipe or preset, to change it."""
     output(quiet, False)
     from kdedge.pipeline.listing import copy_shipped
@@ -28,7 +32,10 @@ def cp(name: str, into: Annotated[Path, typer.Argument()] = Path(), quiet: Quiet
 
 
 @app.command()
-def methods(name: Annotated[str | None, typer.Argument()] = None, as_json: AsJson = False) -> None:
+def methods(
+    name: Annotated[str | None, typer.Argument(metavar="METHOD", help="One of them; all if not given.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Distillation methods, or one with its options and its source."""
     output(False, as_json)
     require("torch", "train", "kdedge methods")
@@ -49,7 +56,7 @@ def models(
     allow_code: AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Networks by name, with parameters and MACs; or one, layer by layer, before and after lightening."""
+    """Networks by name, with parameters and MACs. Or one, layer by layer, before and after lightening."""
     output(False, as_json, allow_code)
     require("torch", "train", "kdedge models")
     from kdedge.pipeline.listing import show_lightened, show_models
@@ -66,13 +73,15 @@ def models(
 
 @app.command()
 def layers(
-    model: str,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A name (kdedge models), or file.py:function with --allow-code.")
+    ],
     classes: Classes = 100,
     size: Side = 32,
     allow_code: AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """A network's modules, their outputs and cost, and where it may be tapped."""
+    """A network's modules, their cost, and where it may be tapped."""
     output(False, as_json, allow_code)
     require("torch", "train", "kdedge layers")
     from kdedge.pipeline.listing import show_layers
@@ -83,11 +92,11 @@ def layers(
 @app.command()
 def doctor(
     target: Annotated[
-        str, typer.Argument(metavar="[TARGET]", help="The machine to look at: local, or ssh://[user@]host[:port].")
+        str, typer.Argument(metavar="TARGET", help="The machine to look at: local, or ssh://[user@]host[:port].")
     ] = "local",
     as_json: AsJson = False,
 ) -> None:
-    """What this machine or a board has, what is missing, and the line that brings it; exit code 5: nothing works."""
+    """What this machine or a board has and lacks. It gives the line that brings each; exit code 5: nothing works."""
     output(False, as_json)
     from kdedge.pipeline.doctor import run as examine
 
@@ -95,8 +104,25 @@ def doctor(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two or more folders under runs/.")],
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="BOARD", help="The numbers of a board, by its folder under the runs' devices/."),
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Runs side by side. The Pareto front of accuracy against latency, size and energy, and what dominates what."""
+    output(False, as_json)
+    from kdedge.pipeline.compare import compare as side_by_side
+
+    side_by_side(runs, device, markdown)
+
+
+@app.command()
 def clean(yes: Annotated[bool, typer.Option("--yes", help="Remove them.")] = False, as_json: AsJson = False) -> None:
-    """Say what runs and cached teachers take on disk, and remove them if asked."""
+    """What runs and cached teachers take on disk. Removed if asked."""
     output(False, as_json)
     from kdedge.pipeline.clean import run as sweep
 

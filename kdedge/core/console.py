@@ -2,12 +2,14 @@
 
 import json
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from pydantic import BaseModel
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -56,13 +58,28 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
     """A command's result.  Columns of numbers are aligned on the right."""
     if OUT.as_json:
         return
-    table = Table(title=title, title_justify="left", title_style="bold", caption=caption, caption_justify="left")
+    table = make_table(title, columns, rows, caption)
+    whole = OUT.console.measure(table, options=OUT.console.options.update(max_width=sys.maxsize)).maximum
+    OUT.console.print(table if whole <= OUT.console.width else make_table(title, columns, rows, caption, narrow=True))
+
+
+def make_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str | None, narrow: bool = False
+) -> Table:
+    """A narrow one has no lines between its columns, and breaks headers and texts, but no number."""
+    style: dict[str, Any] = {"title_style": "bold", "title_justify": "left", "caption_justify": "left"}
+    if narrow:
+        style |= {"box": box.SIMPLE_HEAD, "show_edge": False, "pad_edge": False, "padding": (0, 1, 0, 0)}
+    table = Table(title=title, caption=caption, **style)
     for index, column in enumerate(columns):
-        numbers = index > 0 and all(looks_numeric(row[index]) for row in rows)
-        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+        cells = [row[index] for row in rows]
+        numbers = index > 0 and all(map(looks_numeric, cells))
+        whole = narrow and numbers
+        header = textwrap.fill(column, max(map(len, [*cells, *column.split()]), default=1)) if whole else column
+        table.add_column(header, justify="right" if numbers else "left", overflow="fold", no_wrap=whole)
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
-    OUT.console.print(table)
+        table.add_row(*map(escape, row))
+    return table
 
 
 def looks_numeric(cell: str) -> bool:
@@ -73,6 +90,11 @@ def show_text(text: str) -> None:
     """A command's result as text, as it is."""
     if not OUT.as_json:
         OUT.console.print(text, markup=False, soft_wrap=True)
+
+
+def raw(line: str) -> None:
+    """A line for a program that reads along, such as a CI's runner: never wrapped, colored or left out."""
+    OUT.console.out(line, highlight=False)
 
 
 def emit(value: Any) -> None:

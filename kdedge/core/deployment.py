@@ -1,4 +1,4 @@
-"""The sections of a recipe about what comes after training: export, profile, gate.  Structure only."""
+"""The sections of a recipe about what comes after training: export, profile, gate, card.  Structure only."""
 
 from typing import Any, Literal, get_args
 
@@ -129,3 +129,17 @@ class Gate(Section):
     budgets: tuple[Budget, ...] = ()
     baseline: str | None = None
     """JSON file written by kdedge gate --update; relative to the recipe."""
+
+
+class Licenses(Section):
+    model: str | None = None
+    """As hubs know it, such as apache-2.0, or in words; so the others."""
+    teacher: str | None = None
+    data: str | None = None
+
+
+class Card(Section):
+    """What the model card tells that no run can know; of what is left out it says that it is not given."""
+
+    intended_use: str | None = None
+    licenses: Licenses = Licenses()

@@ -12,6 +12,8 @@ class DeviceReport(Record):
 
     device: dict[str, dict[str, Any]]
     backend: str
+    onnx: dict[str, str] = Field({})
+    """SHA-256 of the ONNX files that the engines were built from."""
     engines: dict[str, ExportedFile] = Field({})
     """Built there; paths are relative to the run."""
     hops: list[Hop]

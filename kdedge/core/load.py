@@ -47,6 +47,9 @@ def find(kind: Literal["recipes", "export"], name: str) -> Path:
     short = path.name.removesuffix(".yaml") if path.parent in (Path(), Path(kind)) else name
     if short in known:
         return known[short]
+    if kind == "recipes" and short in shipped("export"):
+        fix = f"kdedge export --preset {short}, or export.preset in a recipe"
+        raise RecipeError(f"no recipe {name!r}", "it is an export preset", fix)
     what = "recipe" if kind == "recipes" else "export preset"
     raise RecipeError(f"no {what} {name!r}", nearest(short, known), "kdedge ls")
 

@@ -1,5 +1,6 @@
 """The records of what was measured of a model: latency and memory, many batches and streams at once, its layers."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field
@@ -176,3 +177,12 @@ class LayersReport(Record):
     def total_ms(self) -> float:
         """The medians of all layers together."""
         return sum(layer.median_ms for layer in self.layers)
+
+
+def gather_notes(reports: Sequence[ProfileReport | SweepReport | LayersReport]) -> list[str]:
+    """Each note once, behind the names of all that it is about."""
+    names: dict[str, list[str]] = {}
+    for report in reports:
+        for note in dict.fromkeys(report.notes):
+            names.setdefault(note, []).append(report.name)
+    return [f"{', '.join(about)}: {note}" for note, about in names.items()]

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from kdedge.core.deployment import Export, Gate, Profile
+from kdedge.core.deployment import Card, Export, Gate, Profile
 from kdedge.core.section import Fraction, Section
 
 
@@ -270,6 +270,7 @@ class Recipe(Section):
     export: Export = Export()
     profile: Profile = Profile()
     gate: Gate = Gate()
+    card: Card = Card()
 
     @model_validator(mode="after")
     def _someone_to_start_from(self) -> "Recipe":

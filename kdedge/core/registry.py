@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Entries registered by the modules of one package, imported on the first look-up."""
+    """Entries registered by the modules of one package, imported on the first look-up; `command` lists them."""
 
-    def __init__(self, kind: str, package: str) -> None:
-        self.kind, self.package = kind, package
+    def __init__(self, kind: str, package: str, command: str = "") -> None:
+        self.kind, self.package, self.command = kind, package, command
         self._entries: dict[str, T] = {}
         self._scanned = False
 
@@ -34,7 +34,7 @@ class Registry(Generic[T]):
     def get(self, name: str) -> T:
         self._scan()
         if name not in self._entries:
-            raise KdedgeError(f"unknown {self.kind} {name!r}", nearest(name, self._entries))
+            raise KdedgeError(f"unknown {self.kind} {name!r}", nearest(name, self._entries), self.command)
         return self._entries[name]
 
     def _scan(self) -> None:

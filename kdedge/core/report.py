@@ -184,6 +184,10 @@ class ExportReport(Record):
         top1 = next((hop.quality.top1 for hop in self.hops if hop.name == "torch"), student.top1)
         return student.model_copy(update={"params": end.params, "macs": end.macs, "top1": top1})
 
+    def hashes(self) -> dict[str, str]:
+        """Of the ONNX files."""
+        return {name: file.sha256 for name, file in self.onnx.items()}
+
     def told(self) -> list[str]:
         """What a reader should know of int8, a sentence each."""
         parts = (self.layout, self.sensitivity, self.fragility)

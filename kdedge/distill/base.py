@@ -156,4 +156,4 @@ class Method(nn.Module, ABC):
         return self.loss(step)
 
 
-METHODS: Registry[type[Method]] = Registry("method", "kdedge.distill.methods")
+METHODS: Registry[type[Method]] = Registry("method", "kdedge.distill.methods", "kdedge methods")

@@ -47,7 +47,7 @@ class FakeInt8(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         rounded = {f"{path}.weight": self.weights[key(path)](layer.weight) for path, layer in self._layers.items()}
         with self.rounding():
-            logits: Tensor = functional_call(self._student[0], rounded, (images,))
+            logits: Tensor = functional_call(self._student[0], rounded, (images,), tie_weights=False)
         return logits
 
     @contextmanager
@@ -55,9 +55,15 @@ class FakeInt8(nn.Module):
         """What the layers take is rounded as long as this lasts."""
 
         def rounds(path: str) -> Any:
-            return lambda _, inputs: (self.inputs[key(path)](inputs[0].float()), *inputs[1:])
+            def hook(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+                taken, *rest = inputs or (named.pop("input"),)
+                return (self.inputs[key(path)](taken.float()), *rest), named
 
-        hooks = [layer.register_forward_pre_hook(rounds(path)) for path, layer in self._layers.items()]
+            return hook
+
+        hooks = [
+            layer.register_forward_pre_hook(rounds(path), with_kwargs=True) for path, layer in self._layers.items()
+        ]
         try:
             yield
         finally:

@@ -59,8 +59,10 @@ class Calibrated:
         self.layout = choose_layout(export.quantization)
         self.ranges = tensor_ranges(self.model, images, self.operators, export.calibration, self.layout.symmetric)
         constants = {value.name for value in self.model.graph.initializer}
-        self.layers = {layer_name(node, constants): node.name for node in self.model.graph.node if is_layer(node)}
-        """Nodes with weights, by the names of their modules."""
+        self.layers: dict[str, list[str]] = {}
+        """Nodes with weights, by the names of their modules; one that is called twice has two."""
+        for node in filter(is_layer, self.model.graph.node):
+            self.layers.setdefault(layer_name(node, constants), []).append(node.name)
         self.take_up({name: span for name, span in learned.items() if name in self.layers})
 
     def take_up(self, learned: Mapping[str, Sequence[float]]) -> None:
@@ -68,8 +70,7 @@ class Calibrated:
         self.layout = self.layout.model_copy(update={"learned": len(learned)})
         takes = {node.name: node.input[0] for node in self.model.graph.node}
         for name, (low, high) in learned.items():
-            tensor = takes[self.layers[name]]
-            if tensor in self.ranges:
+            for tensor in {takes[node] for node in self.layers[name]} & set(self.ranges):
                 self.ranges[tensor] = TensorData(lowest=np.float32(min(low, 0)), highest=np.float32(max(high, 0)))
 
     def quantize(self, out: Path, *, keep: Collection[str] = (), only: Collection[str] = ()) -> None:
@@ -91,7 +92,7 @@ class Calibrated:
             weight_qType=QuantType.QInt8,
             activation_qType=QuantType.QInt8 if layout.activations == "int8" else QuantType.QUInt8,
             tensors_range=self.ranges,
-            nodes_to_quantize=[self.layers[name] for name in only],
+            nodes_to_quantize=self.nodes_of(only),
             nodes_to_exclude=[*self.pixels, *self.in_float(keep)],
             op_types_to_quantize=self.operators,
             extra_options={"ActivationSymmetric": layout.symmetric, "QuantizeBias": how.quantize_bias},
@@ -107,9 +108,12 @@ class Calibrated:
         write_metadata(quantized, metadata_of(self.model) | self.described(keep))
         save(quantized, out)
 
+    def nodes_of(self, layers: Collection[str]) -> list[str]:
+        return [node for name in layers for node in self.layers[name]]
+
     def in_float(self, keep: Collection[str]) -> list[str]:
         """Nodes of the layers, and the operators without weights that take what these give."""
-        names, tensors = {self.layers[name] for name in keep}, set[str]()
+        names, tensors = set(self.nodes_of(keep)), set[str]()
         for node in self.model.graph.node:
             if node.name in names or (not is_layer(node) and tensors.intersection(node.input)):
                 names.add(node.name)

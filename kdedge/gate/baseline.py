@@ -15,7 +15,7 @@ from kdedge.core.profiling import ProfileReport
 from kdedge.core.report import Baseline, Metric
 
 SCHEMA = 1
-ACCEPT = "kdedge gate --update"
+ACCEPT = 'kdedge gate --update --baseline FILE --reason "accepted"'
 WORTH_A_LOOK = ("kernel", "distro", "container", "governor", "numpy")
 
 

@@ -3,6 +3,7 @@
 from xml.etree import ElementTree
 
 from kdedge.core.console import quantity
+from kdedge.core.markdown import escaped, table
 from kdedge.core.report import Check, GateResult, Verdict
 
 COLUMNS = ("metric", "value", "limit", "baseline", "verdict", "why")
@@ -53,37 +54,37 @@ def markdown(result: GateResult) -> str:
     """For a comment that a bot finds again by its hidden first line."""
     lines = [MARKER, f"### kdedge {headline(result)}", ""]
     if result.checks:
-        lines += [table_row(COLUMNS), table_row(["---"] * len(COLUMNS)), *map(table_row, rows(result)), ""]
+        lines += [*table(COLUMNS, rows(result)), ""]
     lines += [f"- warning: {escaped(text)}" for text in result.warnings]
     if result.baseline:
         lines.append(f"- baseline: {escaped(result.baseline)}")
     if result.metrics:
+        known = [[name, quantity(metric.value, metric.unit)] for name, metric in sorted(result.metrics.items())]
         lines += [
             "",
             "<details><summary>All metrics</summary>",
             "",
-            table_row(["metric", "value"]),
-            table_row(["---"] * 2),
+            *table(("metric", "value"), known),
+            "",
+            "</details>",
         ]
-        lines += [
-            table_row([name, quantity(metric.value, metric.unit)]) for name, metric in sorted(result.metrics.items())
-        ]
-        lines += ["", "</details>"]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def table_row(cells: list[str] | tuple[str, ...]) -> str:
-    return f"| {' | '.join(escaped(cell) for cell in cells)} |"
-
-
-def escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
+def all_checks(result: GateResult) -> list[Check]:
+    """What was checked, and the baseline itself where it alone is why nothing passes."""
+    blocking = {check.verdict for check in result.checks if not check.advisory}
+    if result.verdict == "pass" or result.verdict in blocking:
+        return result.checks
+    why = HEADLINES[result.verdict]
+    return [*result.checks, Check(metric="baseline", value=None, limit="at hand", verdict=result.verdict, reason=why)]
 
 
 def junit(result: GateResult) -> str:
     """One testcase a check.  An advisory check never fails: what it found is the text of a skipped one."""
-    suite = ElementTree.Element("testsuite", name="kdedge gate", tests=str(len(result.checks)))
-    kinds = [add_case(suite, check) for check in result.checks]
+    checks = all_checks(result)
+    suite = ElementTree.Element("testsuite", name="kdedge gate", tests=str(len(checks)))
+    kinds = [add_case(suite, check) for check in checks]
     for attribute, kind in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         suite.set(attribute, str(kinds.count(kind)))
     ElementTree.indent(suite)
@@ -92,11 +93,21 @@ def junit(result: GateResult) -> str:
 
 def add_case(suite: ElementTree.Element, check: Check) -> str | None:
     group = check.metric.rpartition("/")[0] or "metrics"
-    case = ElementTree.SubElement(suite, "testcase", classname=f"kdedge.{group}", name=f"{check.metric} {check.limit}")
+    name = printable(f"{check.metric} {check.limit}")
+    case = ElementTree.SubElement(suite, "testcase", classname=printable(f"kdedge.{group}"), name=name)
     kind = JUNIT_KINDS.get(check.verdict)
     if kind is None:
         return None
     kind = "skipped" if check.advisory else kind
-    message = f"{verdict(check)}: {amount(check, check.value)}, {check.reason}".rstrip(", ")
-    ElementTree.SubElement(case, kind, message=message, type=check.verdict)
+    ElementTree.SubElement(case, kind, message=printable(told(check)), type=check.verdict)
     return kind
+
+
+def told(check: Check) -> str:
+    """A check in one sentence."""
+    return f"{verdict(check)}: {amount(check, check.value)}, {check.reason}".rstrip(", ")
+
+
+def printable(text: str) -> str:
+    """Without the characters that XML has no way to write."""
+    return "".join(character if character.isprintable() else " " for character in text)

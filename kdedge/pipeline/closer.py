@@ -19,7 +19,7 @@ from kdedge.export.onnx import INPUT
 from kdedge.pipeline.device import slug
 from kdedge.pipeline.profile import library_of, opened_by, read_engines
 from kdedge.pipeline.project import DEVICES, EXPORT, Project
-from kdedge.pipeline.show_profile import show_layers, show_sweep
+from kdedge.pipeline.show_profile import show_layers, show_sweeps
 from kdedge.profile.layer_costs import profile_layers
 from kdedge.profile.measure import Model, Shapes, parse_shapes
 from kdedge.profile.sweep import Axes, parse_counts, sweep_model
@@ -39,7 +39,7 @@ class Look(abc.ABC):
     def measure(self, model: Model, spec: Profile, target: Target) -> SweepReport | LayersReport: ...
 
     @abc.abstractmethod
-    def show(self, report: Any) -> None: ...
+    def show(self, reports: Any) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Sweep(Look):
     def measure(self, model: Model, spec: Profile, target: Target) -> SweepReport:
         return sweep_model(model, spec, self.axes, target)
 
-    def show(self, report: SweepReport) -> None:
-        show_sweep(report)
+    def show(self, reports: list[SweepReport]) -> None:
+        show_sweeps(reports)
 
 
 class Layers(Look):
@@ -63,8 +63,8 @@ class Layers(Look):
     def measure(self, model: Model, spec: Profile, target: Target) -> LayersReport:
         return profile_layers(model, spec, target)
 
-    def show(self, report: LayersReport) -> None:
-        show_layers(report)
+    def show(self, reports: list[LayersReport]) -> None:
+        show_layers(reports)
 
 
 def asked(*, layers: bool, batches: str | None, streams: str | None, energy: bool, batch: int | None) -> Look:
@@ -74,15 +74,15 @@ def asked(*, layers: bool, batches: str | None, streams: str | None, energy: boo
         KdedgeError: two things at once, or a list that is none.
     """
     chosen = {"--layers": layers, "--batches": batches, "--streams": streams, "--energy": energy}
-    names = [name for name, value in chosen.items() if value]
+    names = [name for name, value in chosen.items() if value not in (None, False)]
     if len(names) > 1 and names != ["--batches", "--streams"]:
         raise KdedgeError(" and ".join(names), "each is measured by itself", f"kdedge profile {names[0]}")
-    if batches and batch:
+    if batches is not None and batch:
         raise KdedgeError("--batch and --batches", "the list takes the place of the one", f"--batches {batches}")
     if layers:
         return Layers()
     counts = {"batches": batches, "streams": streams}
-    return Sweep(Axes(**{name: parse_counts(f"--{name}", text) for name, text in counts.items() if text}))
+    return Sweep(Axes(**{name: parse_counts(f"--{name}", text) for name, text in counts.items() if text is not None}))
 
 
 def look_at_run(project: Project, look: Look, target: Target) -> None:
@@ -99,8 +99,7 @@ def look_at_run(project: Project, look: Look, target: Target) -> None:
                 artifacts.append(str(folder / f"profile/{look.kind}-{model.name}.json"))
                 write_json(project.run / artifacts[-1], reports[-1])
         project.run.record(f"{look.kind} on {device}" if device else look.kind, project.key("profile"), artifacts)
-    for report in reports:
-        look.show(report)
+    look.show(reports)
     console.emit([report.model_dump(mode="json") for report in reports])
 
 
@@ -138,5 +137,5 @@ def look_at_file(
     with target, opened_by(library, path, target, look.largest(changes.get("batch", 1))) as opened:
         model = Model(path.stem, opened, onnx, library, parse_shapes(shapes), {})
         report = look.measure(model, Profile().model_copy(update=changes), target)
-    look.show(report)
+    look.show([report])
     console.emit(report)

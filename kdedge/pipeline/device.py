@@ -51,6 +51,7 @@ def run_on(project: Project, target: Target) -> None:
         report = DeviceReport(
             device=device,
             backend=export.backend,
+            onnx=export.hashes(),
             engines=work.engines,
             hops=work.hops,
             profiles=sorted(profiles),

@@ -31,7 +31,7 @@ from kdedge.pipeline.environment import environment
 from kdedge.pipeline.heads import Exported, choose_exits
 from kdedge.pipeline.hops import Hops
 from kdedge.pipeline.networks import build, dense_form
-from kdedge.pipeline.project import BASELINE, EXPORT, Project
+from kdedge.pipeline.project import BASELINE, CARD, EXPORT, Project
 from kdedge.pipeline.show import show_export
 
 TEACHER, ORIGINAL = "teacher", "original"
@@ -45,6 +45,7 @@ def run(project: Project) -> list[str]:
     """
     recipe = project.recipe
     dataset = build_data(recipe.data, recipe.seed)
+    (project.run / CARD).unlink(missing_ok=True)  # it is about the files that are written anew
     work = Exporting(project, dataset)
     student = work.load(recipe.student, "student/weights.safetensors")
     exported = choose_exits(recipe, dataset, student, project.run / "student")

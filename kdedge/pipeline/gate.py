@@ -6,7 +6,7 @@ from typing import Any
 
 from kdedge.core import console
 from kdedge.core.device import DeviceReport
-from kdedge.core.errors import Incomparable
+from kdedge.core.errors import Incomparable, KdedgeError
 from kdedge.core.profiling import ProfileReport
 from kdedge.core.report import ExportReport, GateResult, Metric, TrainingReport
 from kdedge.core.rundir import read_record, write_json, write_text
@@ -48,15 +48,29 @@ def read_result(project: Project) -> GateResult:
 
 
 def read_records(project: Project) -> tuple[TrainingReport, ExportReport, list[ProfileReport]]:
+    """What is known of the run as it is exported now; what was measured of an earlier export is left out.
+
+    Raises:
+        KdedgeError: the device that the run is looked at on has not seen this export.
+    """
     for name in (TRAINING, EXPORT):
         project.run.sha256(name)  # says what to run when it has not been written
     training = read_record(project.run / TRAINING, TrainingReport)
     export = read_record(project.run / EXPORT, ExportReport)
     if project.device:
         there = read_record(project.run / f"{DEVICES}/{project.device}/{DEVICE}", DeviceReport)
+        if there.onnx != export.hashes():
+            fix = f"kdedge profile {project.run.path} --target ssh://user@board"
+            raise KdedgeError(f"{DEVICES}/{project.device}", "it was measured before the run was exported anew", fix)
         before = [hop for hop in export.hops if "engine-" not in hop.name]
         export = export.model_copy(update={"engines": there.engines, "hops": before + there.hops})
-    return training, export, [read_record(project.run / name, ProfileReport) for name in project.profiles()]
+    profiles = [read_record(project.run / name, ProfileReport) for name in project.profiles()]
+    return training, export, [profile for profile in profiles if is_of(profile, export)]
+
+
+def is_of(profile: ProfileReport, export: ExportReport) -> bool:
+    engine = export.engines.get(profile.name)
+    return engine is not None and engine.sha256 == profile.model_sha256
 
 
 def update_baseline(project: Project, path: Path, reason: str) -> None:

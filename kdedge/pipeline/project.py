@@ -22,6 +22,8 @@ from kdedge.pipeline.places import networks
 
 RECIPE = "recipe.json"
 TRAINING, EXPORT, GATE, PAGE = "training.json", "export.json", "gate.json", "report.html"
+CARD = "export/README.md"
+"""The model card, of the name that hubs show."""
 EXITS = "exits.json"
 DEVICES, DEVICE = "devices", "device.json"
 """A folder for each board that engines of the run were measured on, and the record in it."""
@@ -103,7 +105,8 @@ class Project:
             cascades = sorted((run / "engine").glob("cascade.*.json"))
             return digest([run.sha256(EXPORT), [sha256_file(path) for path in cascades]])
         if command == "report":
-            return digest([run.sha256(name) for name in (TRAINING, EXPORT, *self.profiles(), GATE, *self.exits())])
+            inputs = [run.sha256(name) for name in (TRAINING, EXPORT, *self.profiles(), GATE, *self.exits())]
+            return digest([plain(recipe.card), inputs])
         raise KdedgeError(f"no command {command!r}")
 
     def profiles(self) -> list[str]:
@@ -227,9 +230,8 @@ def reopen(path: Path | None) -> Project:
     run = RunDir(path) if path else newest_run()
     saved = run / RECIPE
     if not saved.is_file():
-        raise KdedgeError(
-            f"{run.path} is not a run", f"it has no {RECIPE}", "kdedge run RECIPE, or name a folder under runs/"
-        )
+        why = f"it has no {RECIPE}" if run.path.exists() else "there is no such folder"
+        raise KdedgeError(f"{run.path} is not a run", why, "kdedge run RECIPE, or name a folder under runs/")
     content = read_record(saved, SavedRecipe)
     look_in(Path(content.folder))
     return Project(content.recipe, Path(content.folder), run, Source(str(saved)))

@@ -23,7 +23,7 @@ def show_training(report: TrainingReport) -> None:
     for label, network in networks.items():
         if network:
             table += [training_row(label, network), *exit_rows(network)]
-    show_table(f"distill: {', '.join(report.methods) or 'labels only'}", columns, table)
+    show_table(f"distill: {', '.join(dict.fromkeys(report.methods)) or 'labels only'}", columns, table)
 
 
 def exit_rows(network: TrainedModel) -> list[list[str]]:

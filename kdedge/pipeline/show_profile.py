@@ -4,47 +4,51 @@ from collections.abc import Sequence
 
 from kdedge.core import console
 from kdedge.core.console import percent, show_table, size
-from kdedge.core.profiling import LayerCost, LayersReport, Memory, ProfileReport, SweepPoint, SweepReport
+from kdedge.core.profiling import (
+    Distribution,
+    LayerCost,
+    LayersReport,
+    Memory,
+    ProfileReport,
+    SweepPoint,
+    SweepReport,
+    gather_notes,
+)
 
 SLOWEST = 20
 """Layers that the table shows; the file has them all."""
+LATENCY = ("median ms", "95 % interval", "p95 ms", "p99 ms")
 
 
 def show_profiles(reports: Sequence[ProfileReport]) -> None:
-    columns = ["model", "bytes", "median ms", "95 % interval", "p95 ms", "p99 ms", "images/s", "first ms"]
-    on_device = any(report.device_latency for report in reports)
-    columns += ["device median ms", "device p99 ms"] if on_device else []
+    columns = ("model", "bytes", *LATENCY, "images/s", "first ms")
     batch = reports[0]
     title = f"profile: batch {batch.batch}, {batch.threads} threads, {batch.latency.processes} processes, end to end"
-    show_table(title, columns, [profile_row(report, on_device) for report in reports], device_clock(reports))
+    show_table(title, columns, [profile_row(report) for report in reports], clocks(reports))
+    on_device = [[report.name, *latency_cells(report.device_latency)] for report in reports if report.device_latency]
+    if on_device:
+        caption = "computing alone, without copies, by the device's clock"
+        show_table("device latency", ("model", *LATENCY), on_device, caption)
     show_memory(reports)
     show_notes(reports)
 
 
-def profile_row(report: ProfileReport, on_device: bool) -> list[str]:
-    latency, device = report.latency, report.device_latency
-    interval = latency.median_interval
-    row = [
-        report.name,
-        size(report.model_bytes),
-        f"{latency.median:.3f}",
-        f"{interval[0]:.3f} .. {interval[1]:.3f}" if interval else "-",
-        milliseconds(latency.percentiles["p95"]),
-        milliseconds(latency.percentiles["p99"]),
-        f"{report.throughput:.0f}",
-        f"{report.first_ms:.2f}",
-    ]
-    if on_device:
-        row += [milliseconds(device.median), milliseconds(device.percentiles["p99"])] if device else ["-", "-"]
-    return row
+def profile_row(report: ProfileReport) -> list[str]:
+    size_and_latency = [size(report.model_bytes), *latency_cells(report.latency)]
+    return [report.name, *size_and_latency, f"{report.throughput:.0f}", f"{report.first_ms:.2f}"]
 
 
-def device_clock(reports: Sequence[ProfileReport]) -> str:
-    """What the two latencies are, or why there is one."""
+def latency_cells(latency: Distribution) -> list[str]:
+    interval = "{:.3f} .. {:.3f}".format(*latency.median_interval) if latency.median_interval else "-"
+    tail = [milliseconds(latency.percentiles[name]) for name in ("p95", "p99")]
+    return [milliseconds(latency.median), interval, *tail]
+
+
+def clocks(reports: Sequence[ProfileReport]) -> str:
+    """What end to end is, and why there is no other latency where there is none."""
     without = dict.fromkeys(report.provider for report in reports if not report.device_latency)
-    if not without:
-        return "end to end: from arrays to arrays; device: computing alone, without copies, by the device's clock"
-    return f"end to end: from arrays to arrays; no device latency, as {', '.join(without)} has no clock of its own"
+    why = f"; no device latency, as {', '.join(without)} has no clock of its own" if without else ""
+    return f"end to end: from arrays to arrays{why}"
 
 
 def show_memory(reports: Sequence[ProfileReport]) -> None:
@@ -62,11 +66,12 @@ def memory_cells(memory: Memory, parts: Sequence[str]) -> list[str]:
     return ["-" if count is None else size(count) for count in counts]
 
 
-def show_sweep(report: SweepReport) -> None:
+def show_sweeps(reports: Sequence[SweepReport]) -> None:
     columns = ("batch", "streams", "median ms", "p99 ms", "images/s", "")
-    title = f"sweep of {report.name}: {report.threads} threads a stream, end to end"
-    show_table(title, columns, [sweep_row(point, point is report.best) for point in report.points])
-    show_notes([report])
+    for report in reports:
+        title = f"sweep of {report.name}: {report.threads} threads a stream, end to end"
+        show_table(title, columns, [sweep_row(point, point is report.best) for point in report.points])
+    show_notes(reports)
 
 
 def sweep_row(point: SweepPoint, best: bool) -> list[str]:
@@ -74,14 +79,15 @@ def sweep_row(point: SweepPoint, best: bool) -> list[str]:
     return [*row, f"{point.throughput:.0f}", "best" if best else ""]
 
 
-def show_layers(report: LayersReport) -> None:
+def show_layers(reports: Sequence[LayersReport]) -> None:
     columns = ("layer", "kind", "ONNX nodes", "median ms", "mean ms", "share")
-    slowest = sorted(report.layers, key=lambda layer: -layer.median_ms)[:SLOWEST]
-    left = len(report.layers) - len(slowest)
-    title = f"layers of {report.name}: batch {report.batch}, {report.threads} threads, {report.queries} queries"
-    caption = f"{left} faster layers are not shown" if left else None
-    show_table(title, columns, [layer_row(layer) for layer in slowest], caption)
-    show_notes([report])
+    for report in reports:
+        slowest = sorted(report.layers, key=lambda layer: -layer.median_ms)[:SLOWEST]
+        left = len(report.layers) - len(slowest)
+        title = f"layers of {report.name}: batch {report.batch}, {report.threads} threads, {report.queries} queries"
+        caption = f"{left} faster layers are not shown" if left else None
+        show_table(title, columns, [layer_row(layer) for layer in slowest], caption)
+    show_notes(reports)
 
 
 def layer_row(layer: LayerCost) -> list[str]:
@@ -90,7 +96,7 @@ def layer_row(layer: LayerCost) -> list[str]:
 
 
 def show_notes(reports: Sequence[ProfileReport | SweepReport | LayersReport]) -> None:
-    for note in dict.fromkeys(f"{report.name}: {note}" for report in reports for note in report.notes):
+    for note in gather_notes(reports):
         console.say(note)
 
 

@@ -5,15 +5,17 @@ from collections.abc import Sequence
 from kdedge.core import console
 from kdedge.core.errors import KdedgeError
 from kdedge.core.load import load_recipe
+from kdedge.gate.baseline import ACCEPT
 from kdedge.gate.rules import exit_code
 from kdedge.pipeline.chain import perform_all, perform_one
 from kdedge.pipeline.gate import read_records, read_result, update_baseline
 from kdedge.pipeline.project import PAGE, Project, open_project
+from kdedge.pipeline.publish import publish
 from kdedge.pipeline.show import show_gate
 from kdedge.pipeline.summary import COLUMNS, summary_rows
 
 
-def run_recipe(recipe: str, changes: Sequence[str]) -> int:
+def run_recipe(recipe: str, changes: Sequence[str], advisory: bool = False) -> int:
     """Run the whole chain; returns the gate's exit code."""
     project = open_project(load_recipe(recipe, changes))
     console.say(f"{recipe} -> {project.run.path}")
@@ -27,17 +29,20 @@ def run_recipe(recipe: str, changes: Sequence[str]) -> int:
     console.show_text(f"gate: {result.verdict}\nreport: {page}")
     rows = [dict(zip(COLUMNS, row, strict=True)) for row in table]
     console.emit({"run": str(project.run.path), "summary": rows, "gate": result.verdict, "report": str(page)})
-    return exit_code(result)
+    publish(project, result, advisory)
+    return exit_code(result, advisory)
 
 
-def decide_gate(project: Project, update: bool, reason: str) -> int:
+def decide_gate(project: Project, update: bool, reason: str, advisory: bool = False) -> int:
     """Decide on a run, or take it as the new baseline; returns the exit code."""
     if update:
         path = project.baseline()
         if path is None or not reason:
             missing = "--reason is not given" if path else "no baseline file is named"
-            raise KdedgeError("--update", missing, 'kdedge gate --update --baseline FILE --reason "why it changes"')
+            raise KdedgeError("--update", missing, ACCEPT)
         update_baseline(project, path, reason)
         return 0
     perform_one(project, "gate", again=True)
-    return exit_code(read_result(project))
+    result = read_result(project)
+    publish(project, result, advisory)
+    return exit_code(result, advisory)

@@ -12,6 +12,7 @@
                         "arrays": "eval.npz", "images": 1000, "warmup_cap": 2.0}
     {"mode": "streams", the same as latency with "streams": 2, "batches": [1, 4], all that are to be measured}
     {"mode": "layers",  the same as latency}
+    {"mode": "paired",  the same as latency with "base": "b.onnx", "base_backend": "ort", "base_options", "base_shapes"}
 
 What the user got wrong comes back as {"error": {"kind", "what", "why", "fix"}} with that error's exit code.
 Part of the device closure: Python 3.8, standard library and numpy.
@@ -42,6 +43,7 @@ MODES = {
     "cascade": "answers",
     "streams": "streams",
     "layers": "layers",
+    "paired": "paired",
 }
 """The module of this package that has a function of the mode's name."""
 BY_TRTEXEC = dict.fromkeys(("latency", "streams", "layers"), "trtexec_timing")
@@ -74,7 +76,7 @@ def main() -> None:
     code = 0
     try:
         reply = respond(json.load(sys.stdin))
-    except (KdedgeError, ModuleNotFoundError, OSError) as raised:
+    except (KdedgeError, ModuleNotFoundError, OSError, MemoryError) as raised:
         error = user_error(raised)
         code = error.exit_code
         reply = {"error": {"kind": type(error).__name__, "what": error.what, "why": error.why, "fix": error.fix}}
@@ -92,6 +94,8 @@ def user_error(error: Exception) -> KdedgeError:
         return MissingTool(f"{package} is not installed", "the agent needs it", f"pip install {package}")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return KdedgeError("the disk is full", str(error), "df -h")
+    if isinstance(error, MemoryError):
+        return KdedgeError("not enough memory", str(error), "a smaller batch or shape")
     raise error
 
 

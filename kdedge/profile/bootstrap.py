@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import select
@@ -54,10 +55,10 @@ class Host:
                 return dict(json.loads(line))
 
     def answer(self, **content: Any) -> None:
-        self._out.write(json.dumps(content).encode() + b"\n")
-        self._out.flush()
+        self.send(io.BytesIO(json.dumps(content).encode() + b"\n"))
 
     def send(self, file: IO[bytes]) -> None:
+        """Each piece that is taken is a sign of life."""
         for chunk in iter(lambda: file.read(CHUNK), b""):
             signal.alarm(self.silence)
             self._out.write(chunk)

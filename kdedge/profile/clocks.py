@@ -124,7 +124,7 @@ def powered(name: str, root: Path = ROOT) -> Iterator[None]:
     option = f"--power-mode {name}"
     tool = shutil.which("nvpmodel")
     if not tool:
-        raise MissingTool(option, "this machine has no nvpmodel; power modes are a Jetson's")
+        raise MissingTool(option, "this machine has no nvpmodel; power modes are a Jetson's", f"without {option}")
     modes = power_modes(read(root / "etc/nvpmodel.conf"))
     wanted = next((mode for mode in modes if mode.name == name), None)
     if not wanted:
@@ -190,7 +190,8 @@ def locked(root: Path = ROOT) -> Iterator[None]:
         with _gpu_locked(nvidia_smi):
             yield
     else:
-        raise MissingTool("--lock-clocks", "this machine has neither jetson_clocks nor nvidia-smi")
+        why = "this machine has neither jetson_clocks nor nvidia-smi"
+        raise MissingTool("--lock-clocks", why, "without --lock-clocks")
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from kdedge.profile.address import Address
 from kdedge.profile.closure import agent_sha256, agent_zip
 from kdedge.profile.ssh_failures import explain
 
-GREETING = b'{"kdedge"'
+GREETING = b'{"kdedge": "here"'
 BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 CHUNK = 1 << 20
 BEAT, SILENCE = 10.0, 60
@@ -166,7 +166,9 @@ class Connection:
             line = self._out.readline()
             if not line.endswith(b"\n"):
                 raise self._lost()
-            if self._begun or line.startswith(GREETING):  # before, a login shell may print what it likes
+            if not self._begun:  # a login shell may print what it likes before
+                line = line[line.find(GREETING) :] if GREETING in line else b""
+            if line:
                 break
         self._begun = True
         answer: dict[str, Any] = json.loads(line)

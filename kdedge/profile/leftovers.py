@@ -35,7 +35,8 @@ def sweep(cache: Path) -> None:
     files = [(path, MINUTE) for path in cache.glob("part-*")] + [(path, MONTH) for path in cache.glob("agent-*.pyz")]
     for path, limit in files:
         if age(path) > limit:
-            path.unlink()
+            with suppress(FileNotFoundError):  # another run sweeps, too
+                path.unlink()
 
 
 def age(path: Path) -> float:

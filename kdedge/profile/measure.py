@@ -201,8 +201,8 @@ def _drift(latency_ms: list[float]) -> float:
 def _machine_notes(report: ProfileReport) -> list[str]:
     match, note = report.device["match"], report.device["note"]
     notes = []
-    if (load := (note.get("load") or [0.0])[0]) > note["cpus_total"]:  # kdedge itself may fill them
-        notes.append(f"the machine was busy: load average {load:.1f} on {note['cpus_total']} CPUs")
+    if (note.get("load") or [0.0])[0] > note["cpus_total"]:  # kdedge itself may fill them
+        notes.append(f"the machine was busy: load average above its {note['cpus_total']} CPUs")
     if (governor := note.get("governor", "performance")) != "performance":
         notes.append(f"CPU governor {governor}: clocks follow the load")
     if report.threads > (allowed := min(match["cpus"], match["cpu_quota"] or match["cpus"])):

@@ -14,7 +14,7 @@ from kdedge.profile.files import files_of
 from kdedge.profile.jetson import FROM_JETPACK
 from kdedge.profile.reply import parse_reply
 
-READS, READ_BY_OPTIONS, WRITES = ("model", "onnx", "arrays"), ("calibration",), ("outputs", "out")
+READS, READ_BY_OPTIONS, WRITES = ("model", "base", "onnx", "arrays"), ("calibration",), ("outputs", "out")
 """The fields of a request, and of its options, that name files.  All that is beside those of WRITES comes back."""
 TIMES_NOTHING = ("device", "doctor")
 """Modes that need not have the device for themselves."""

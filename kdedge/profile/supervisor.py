@@ -40,10 +40,10 @@ class Supervisor:
         self.host, self.agent = host, agent
         cache = cache_folder()
         sweep(cache)
-        self.folder = Path(tempfile.mkdtemp(prefix="run-", dir=str(cache)))
         # Both are open before the watch begins, which so holds these locks until the last agent is dead.
-        self._mine = (self.folder / LOCK).open("w")
         self._turn = (cache / LOCK).open("a+")
+        self.folder = Path(tempfile.mkdtemp(prefix="run-", dir=str(cache)))
+        self._mine = (self.folder / LOCK).open("w")
         lock(self._mine)
         watch_over(self.folder)
         self._has_turn = False

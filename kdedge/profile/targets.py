@@ -102,5 +102,5 @@ def parse_target(text: str = "local", *, wait: float = 0.0) -> Target:
         raise KdedgeError(
             f"--target {text}", "expected local, or a device reached over SSH", f"--target {SCHEME}user@host"
         )
-    command = shlex.split(os.environ.get("KDEDGE_SSH_COMMAND", "ssh"))
+    command = shlex.split(os.environ.get("KDEDGE_SSH_COMMAND") or "ssh")
     return SshTarget(parse_address(text), wait=wait, command=command)

@@ -102,6 +102,7 @@ UNBUILT = ("Engine could not be created from network", "Building engine failed",
 ERROR_CODE = re.compile(r"Error Code [0-9]+: ([^\n]+)")
 ERROR = re.compile(r"\[E\] (?:\[TRT\] )?([^\n]+)")
 OF_ENGINES = re.compile("(?i)engine|deserializ")
+OF_TACTICS = "Skipping tactic"  # the builder tries another one
 
 
 def find_failures(text: str) -> tuple[Failure, ...]:
@@ -141,6 +142,8 @@ def _unbuilt(text: str) -> Iterator[Failure]:
 
 
 def _any_engine_error(text: str) -> Iterator[Failure]:
-    said = [line.strip()[:LONGEST] for line in ERROR.findall(text) if OF_ENGINES.search(line)]
+    said = [
+        line.strip()[:LONGEST] for line in ERROR.findall(text) if OF_ENGINES.search(line) and OF_TACTICS not in line
+    ]
     if said:
         yield Failure("engine", "an error about the engine", tuple(said[:1]), REBUILD)

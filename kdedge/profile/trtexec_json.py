@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import math
 import re
+from array import array
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,11 +66,17 @@ def read_times(text: str, warmup_ms: float = 200.0) -> Times:
     Raises:
         KdedgeError: it is not such a file, or holds no query after the warm-up.
     """
-    what = "the times that trtexec exported"
-    queries = _load(what, text)
-    if not isinstance(queries, list):
+    what, rows = "the times that trtexec exported", array("d")
+
+    def keep(query: dict[str, Any]) -> None:  # at once: dictionaries of a million queries would fill a board's memory
+        rows.extend(_row(what, len(rows) // len(FIELDS), query))
+
+    if re.match(r"\s*[^\s\[]", text):
         raise KdedgeError(what, "they are not a list")
-    table = np.array([_row(what, number, query) for number, query in enumerate(queries)]).reshape(-1, len(FIELDS))
+    queries = _load(what, text, keep)
+    if any(query is not None for query in queries) or len(rows) != len(FIELDS) * len(queries):
+        raise KdedgeError(what, "they are not a list of queries")
+    table = np.array(rows).reshape(-1, len(FIELDS))
     kept = table[table[:, 0] >= warmup_ms]
     if not len(kept):
         raise KdedgeError(what, f"no query began after the warm-up of {warmup_ms:g} ms")
@@ -105,10 +113,10 @@ def _is_number(value: Any) -> bool:
     return type(value) is float or (type(value) is int and abs(value) < LARGEST)
 
 
-def _row(what: str, number: int, query: Any) -> list[float]:
+def _row(what: str, number: int, query: dict[str, Any]) -> list[float]:
     row = []
     for name in FIELDS:
-        value = query.get(name) if isinstance(query, dict) else None
+        value = query.get(name)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < LARGEST:
             raise KdedgeError(what, f"query {number} has no time {name}")
         row.append(float(value))
@@ -184,8 +192,8 @@ def _whole(layer: dict[str, Any]) -> bool:
     return named and isinstance(inputs, list) and all(isinstance(given, dict) for given in inputs)
 
 
-def _load(what: str, text: str) -> Any:
+def _load(what: str, text: str, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     try:
-        return json.loads(text, strict=False)  # names may hold control characters
+        return json.loads(text, strict=False, object_hook=hook)  # names may hold control characters
     except (ValueError, RecursionError) as error:
         raise KdedgeError(what, f"they are not JSON: {error}", "they may be cut short: is the disk full?") from None

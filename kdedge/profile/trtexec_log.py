@@ -13,7 +13,10 @@ from kdedge.profile.trtexec_failures import ERROR, Failure, find_failures
 from kdedge.profile.trtexec_numbers import LayerTime, read_layer_times, read_metrics, read_numbers
 
 LINE = re.compile(r"[^\n]*\n|[^\n]+")
-AROUND = re.compile(r"\ufeff|\x1b\[[0-9;]*m|^(?:[\w.-]+ +\| )?[ \t]*(?=\[|&&&&|[A-Z][\w -]*: )", re.MULTILINE)
+STAMP = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(?:Z|[+-][0-9:]+)"
+AROUND = re.compile(
+    rf"\ufeff|\x1b\[[0-9;]*m|^(?:[\w.-]+ +\| |{STAMP} |> ?)*[ \t]*(?=\[|&&&&|[A-Z][\w -]*: )", re.MULTILINE
+)
 """What terminals, containers' logs and pasting put around its lines."""
 PREFIX = re.compile(r"(?:\[[0-9]{2}/[0-9]{2}/[0-9]{4}-[0-9]{2}:[0-9]{2}:[0-9]{2}\] )?(?:\[(?:[IWEVFX]|TRT)\] ?)*")
 BANNER = re.compile(r"&&&& \w+ .*?\[TensorRT v([0-9.]+)\](?: \[b([0-9]{1,9})\])?")
@@ -42,9 +45,9 @@ WARNINGS = {
 }
 """A name for each kind of warning: what it is known by, and what it means."""
 PROMISES = {
-    "build": ("built_s", "Engine built in"),
-    "load": ("deserialized_s", "Engine deserialized in"),
-    "time": ("throughput_qps", "Performance summary"),
+    "build": (("built_s",), "Engine built in"),
+    "load": (("deserialized_s",), "Engine deserialized in"),
+    "time": (("throughput_qps", "walltime_s"), "Performance summary"),  # 7.x does not know its throughput
 }
 
 
@@ -106,8 +109,8 @@ class Log:
             return ("it FAILED" if self.verdict else "it ended without a verdict") + said
         if mode == "profile":
             return "" if self.layers else "it PASSED, but has no layer's time"
-        name, line = PROMISES[mode]
-        kept = name in self.numbers and (mode != "time" or "compute" in self.metrics)
+        names, line = PROMISES[mode]
+        kept = any(name in self.numbers for name in names) and (mode != "time" or "compute" in self.metrics)
         return "" if kept else f"it PASSED, but without {line!r}"
 
 

@@ -189,7 +189,7 @@ def time_command(program: Program, engine: Path, times: Path, load: Load) -> lis
 
 
 def answer_command(program: Program, engine: Path, inputs: Mapping[str, Path], outputs: Path, load: Load) -> list[str]:
-    files = ",".join(f"'{name}':{path}" if ":" in name else f"{name}:{path}" for name, path in inputs.items())
+    files = ",".join(f"{_quoted(name)}:{path}" for name, path in inputs.items())
     return program.command(
         [*_load_options(program, engine, load), f"--loadInputs={files}", f"--exportOutput={outputs}"]
     )

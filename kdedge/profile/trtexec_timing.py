@@ -25,6 +25,7 @@ from kdedge.profile.throttle import State, evidence, state
 from kdedge.profile.timing import held, inputs
 from kdedge.profile.trtexec import profile_layers, time_engine
 from kdedge.profile.trtexec_backend import TrtexecBackend, TrtexecSession
+from kdedge.profile.trtexec_log import WARNINGS
 
 if TYPE_CHECKING:
     from kdedge.engine.trt_layers import Layer
@@ -50,6 +51,7 @@ def timed(request: dict[str, Any]) -> dict[str, Any]:
     before = state()
     log, times = run(session, reply["shapes"], seconds=math.ceil(seconds), queries=QUERIES, warmup_ms=0)
     reply["throttled"] = throttled(before)
+    reply["notes"] += doubts(log)
     reply["memory_method"] = "peak resident memory of trtexec's process, its libraries included"
     reply["sample"] = sample(log, times, request)
     return reply
@@ -63,8 +65,9 @@ def streams(request: dict[str, Any]) -> dict[str, Any]:
         warmup = math.ceil(1000 * request["warmup_cap"])
         load = {"seconds": math.ceil(request["seconds"]), "warmup_ms": warmup, "streams": request["streams"]}
         before = state()
-        _, times = run(session, reply["shapes"], **load)
+        log, times = run(session, reply["shapes"], **load)
         reply["throttled"] = throttled(before)
+        reply["notes"] += doubts(log)
     settled = replay(times.latency_ms, math.inf).settled
     return {**reply, "latency_ms": [times.latency_ms.tolist()], "wall_ms": times.walltime_ms, "settled": settled}
 
@@ -111,6 +114,11 @@ def run(
 ) -> tuple[Log, Times]:
     whole = replace(session.load_of(shapes), **load)
     return time_engine(session.program, session.path, whole, on_start=on_start)
+
+
+def doubts(log: Log) -> list[str]:
+    """What trtexec itself warns of, such as a CUDA graph that could not be made."""
+    return [f"trtexec: {WARNINGS[kind][1]}" for kind in log.warnings]
 
 
 def throttled(before: State) -> list[str]:

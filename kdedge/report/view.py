@@ -9,7 +9,7 @@ import yaml
 
 from kdedge.core.console import many, percent, quantity, size
 from kdedge.core.deployment import Precision
-from kdedge.core.profiling import ProfileReport
+from kdedge.core.profiling import ProfileReport, gather_notes
 from kdedge.core.report import ExportReport, GateResult, Hop, TrainedModel, TrainingReport, Verdict
 
 Rows = list[list[str]]
@@ -111,8 +111,7 @@ def notes(export: ExportReport | None, profiles: Sequence[ProfileReport]) -> lis
         else []
     )
     found += export.told() if export else []
-    found += [f"{profile.name}: {note}" for profile in profiles for note in profile.notes]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found + gather_notes(profiles)))
 
 
 def networks(training: TrainingReport) -> Iterator[tuple[str, TrainedModel]]:

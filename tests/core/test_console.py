@@ -2,6 +2,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from rich.console import Console
 
 from kdedge.core import console
 from kdedge.core.console import OUT, emit, many, percent, progress_bar, say, show_table, show_text, size, warn
@@ -92,3 +93,32 @@ def test_many_reads_as_a_person_writes_it(count: float, text: str) -> None:
 
 def test_percent_of_nothing_is_a_dash() -> None:
     assert (percent(0.93402), percent(None)) == ("93.40 %", "-")
+
+
+PROFILE = ("model", "a text", "median ms", "95 % interval", "images/s")
+ROW = ["original", "words that may be broken", "12.345", "12.344 .. 12.346", "81"]
+
+
+def shown_at(width: int, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> list[str]:
+    monkeypatch.setattr(OUT, "console", Console(width=width))
+    show_table("Result", PROFILE, [ROW])
+    return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_table_too_wide_for_the_terminal_keeps_its_numbers_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    assert shown_at(60, monkeypatch, capsys) == [
+        "Result",
+        "                          median",
+        "model     a text              ms     95 % interval  images/s",
+        "─" * 60,
+        "original  words that may  12.345  12.344 .. 12.346        81",
+        "          be broken",
+    ]
+
+
+def test_table_that_fits_has_lines_between_its_columns(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    header, row = shown_at(90, monkeypatch, capsys)[2:5:2]
+    assert header == "┃ model    ┃ a text                   ┃ median ms ┃    95 % interval ┃ images/s ┃"
+    assert row == "│ original │ words that may be broken │    12.345 │ 12.344 .. 12.346 │       81 │"

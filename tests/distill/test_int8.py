@@ -77,6 +77,30 @@ def test_student_itself_is_left_as_it_is() -> None:
     assert list(fake.parameters()) == []
 
 
+class Tied(nn.Module):
+    """One layer called by keyword and twice, another with the same weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
+        self.one.weight = self.other.weight = nn.Parameter(torch.tensor([[1.27, 0.004], [0.0, 1.27]]))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.other(self.one(input=self.one(images)))
+
+
+def test_layers_may_share_weights_and_be_called_twice_or_by_keyword() -> None:
+    student = Tied()
+    fake = calibrated(student, [[2.0, 0.0]])
+    # Weights are rounded to 1.27 and 0.  The one takes 2 and 2.54 in turn: its range ends at 2 + 0.05 x 0.54 = 2.027;
+    # so 2.00 -> 2.54, cut to 2.027 -> 2.574, of which the other's steps of 3.2258 / 255 make 2.568 -> 3.261.
+    found = fake(torch.tensor([[2.0, 0.0]]))
+    assert found.tolist() == [[pytest.approx(3.261, rel=1e-3), 0.0]]
+    found.sum().backward()
+    assert student.one.weight.grad is not None
+    assert learned_ranges(fake.state_dict()).keys() == {"one", "other"}
+
+
 def test_training_moves_ranges_and_evaluation_does_not() -> None:
     fake = calibrated(One(1.27, 0.004), [[0.0, 2.55]])
     fake(torch.tensor([[0.0, 20.0]]))

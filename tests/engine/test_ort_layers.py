@@ -16,8 +16,9 @@ from kdedge.engine.ort_layers import read_profile
 ONE = {"threads": 1}
 
 
-def node(name: str, operator: str, microseconds: int) -> dict:
-    return {"cat": "Node", "name": f"{name}_kernel_time", "dur": microseconds, "args": {"op_name": operator}}
+def node(name: str, operator: str, microseconds: int, began: int = 0) -> dict:
+    args = {"op_name": operator}
+    return {"cat": "Node", "name": f"{name}_kernel_time", "ts": began, "dur": microseconds, "args": args}
 
 
 SESSION = [{"cat": "Session", "name": "session_initialization", "dur": 9000}]
@@ -40,6 +41,17 @@ def test_node_that_runs_twice_in_a_query_is_summed_and_one_that_does_not_run_is_
         LayerTimes("body", "Add", (), [0.007, 0.0]),
         LayerTimes("branch", "Mul", (), [0.0, 0.002]),
     ]
+
+
+def test_node_that_runs_others_has_what_they_leave_of_its_time() -> None:
+    # conv 0..40, loop 40..140 with [add 45..65, if 70..130 with [mul 72..122]], fc 140..145
+    inner = [node("add", "Add", 20, 45), node("mul", "Mul", 50, 72), node("if", "If", 60, 70)]
+    whole = [node("conv", "Conv", 40, 0), *inner, node("loop", "Loop", 100, 40), node("fc", "Gemm", 5, 140), *QUERY]
+    again = [node("loop", "Loop", 9, 40), *QUERY]  # nothing of the query before is inside of it
+    found = {layer.name: layer.milliseconds for layer in read_profile(json.dumps(whole + again))}
+    assert found["if"] == [0.01, 0]
+    assert found["loop"] == [0.02, 0.009]  # 100 - 20 of add - 60 of if
+    assert sum(times[0] for times in found.values()) == pytest.approx(0.145)
 
 
 def test_what_is_no_kernel_is_left_out() -> None:

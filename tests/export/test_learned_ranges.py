@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper, save
 from torch import nn
 
 from kdedge.core.deployment import Export, Quantization
@@ -105,3 +105,30 @@ def test_layer_that_the_file_does_not_have_is_left_out(fp32: Path, images: Image
     assert calibrated.layout.learned == 1
     assert "; 1 layers with the ranges that training for int8 left" in calibrated.layout.told()[0]
     assert calibrated.ranges["images"].range_value == (-1, 1)
+
+
+def test_layer_that_is_called_twice_has_one_range_and_one_precision(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["images", "twice.weight"], ["a"], name="first"),
+        helper.make_node("Conv", ["a", "twice.weight"], ["b"], name="second"),
+        helper.make_node("Conv", ["b", "head.weight"], ["logits"], name="third"),
+    ]
+    weights = [
+        numpy_helper.from_array(np.full((2, 2, 1, 1), 0.5, np.float32), name)
+        for name in ("twice.weight", "head.weight")
+    ]
+    given, made = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 2, 1, 1]) for name in ("images", "logits")
+    )
+    graph = helper.make_graph(nodes, "g", [given], [made], weights)
+    save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(tmp_path / "net.onnx")
+    )
+    images = np.ones((4, 2, 1, 1), np.float32)
+    calibrated = Calibrated(tmp_path / "net.onnx", images, Export(), {"twice": (-3.0, 5.0)})
+    assert calibrated.layers == {"twice": ["first", "second"], "head": ["third"]}
+    assert [calibrated.ranges[name].range_value for name in ("images", "a")] == [(-3, 5), (-3, 5)]
+    calibrated.quantize(tmp_path / "int8.onnx", keep=["twice"])
+    found = {node.name: node.input[1] for node in load(tmp_path / "int8.onnx").graph.node if node.op_type == "Conv"}
+    assert [found[name] for name in ("first", "second")] == ["twice.weight", "twice.weight"]
+    assert found["third"] != "head.weight"

@@ -70,7 +70,7 @@ def judging(source: Path) -> Judging:
 
 
 def test_layers_are_called_as_their_modules(judging: Judging) -> None:
-    assert judging().calibrated.layers == {"stem": "node1", "loud": "node2", "head": "node3"}
+    assert judging().calibrated.layers == {"stem": ["node1"], "loud": ["node2"], "head": ["node3"]}
 
 
 def test_errors_put_the_layers_that_lose_information_first(judging: Judging) -> None:

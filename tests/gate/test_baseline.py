@@ -27,7 +27,7 @@ def test_baseline_round_trip_is_sorted_and_unchanged(tmp_path):
 
 
 def test_load_baseline_missing_file_says_how_to_make_one(tmp_path):
-    with pytest.raises(Incomparable, match="kdedge gate --update") as caught:
+    with pytest.raises(Incomparable, match="kdedge gate --update --baseline FILE --reason") as caught:
         load_baseline(tmp_path / "none.json")
     assert "none.json" in caught.value.what
     assert caught.value.exit_code == 3

@@ -1,7 +1,7 @@
 from xml.etree import ElementTree
 
 from kdedge.core.report import Check, GateResult, Metric
-from kdedge.gate.render import COLUMNS, MARKER, junit, markdown, rows
+from kdedge.gate.render import COLUMNS, HEADLINES, MARKER, junit, markdown, rows
 
 
 def check(metric: str, verdict: str, advisory: bool = False, **more) -> Check:
@@ -64,3 +64,23 @@ def test_markdown_can_be_found_again_and_keeps_its_table():
 
 def test_markdown_without_checks_has_no_table():
     assert "|" not in markdown(GateResult(verdict="pass", checks=[]))
+
+
+def test_junit_names_the_baseline_when_it_alone_is_why_nothing_passes():
+    kept = check("int8/top1", "pass", value=0.9, unit="fraction", limit=">= 90.00 %", reason="")
+    suite = ElementTree.fromstring(junit(GateResult(verdict="insufficient", checks=[kept])))
+    assert [case.get("name") for case in suite.iter("testcase")] == ["int8/top1 >= 90.00 %", "baseline at hand"]
+    assert suite.get("skipped") == "1"
+    assert suite.find("testcase/skipped").get("message").endswith(HEADLINES["insufficient"])
+
+
+def test_junit_stays_xml_whatever_a_text_holds():
+    odd = check("a/\x1b[31mb", "regression", reason='\x00 <&> "quoted" \ud800 \ufffe\nnext')
+    suite = ElementTree.fromstring(junit(GateResult(verdict="regression", checks=[odd])).encode())
+    assert suite.find("testcase").get("name") == "a/ [31mb <= 1.0 KiB"
+    assert suite.find("testcase/failure").get("message") == 'regression: 2.0 KiB,   <&> "quoted"     next'
+
+
+def test_markdown_keeps_a_row_whole_when_a_text_ends_in_a_backslash_or_breaks_its_line():
+    text = markdown(GateResult(verdict="regression", checks=[check("m", "regression", reason="a\\|b\r\nc")]))
+    assert "| regression | a&#92;\\|b c |" in text

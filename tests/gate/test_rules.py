@@ -317,3 +317,12 @@ def test_collect_device_latency_where_there_is_one():
     measured = profile("trt", False, 10).model_copy(update={"device_latency": distribution([[0.25, 0.5, 0.75]])})
     metric = profiled(measured)["trt/device_latency_median_ms"]
     assert (metric.value, metric.unit, metric.better, metric.stable) == (0.5, "ms", "lower", False)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "code"), [("pass", 0), ("regression", 1), ("incomparable", 3), ("insufficient", 3), ("unstable", 4)]
+)
+def test_exit_code_is_0_for_every_verdict_of_a_gate_that_only_advises(verdict, code):
+    result = GateResult(verdict=verdict, checks=[])
+    assert exit_code(result) == code
+    assert exit_code(result, advisory=True) == 0

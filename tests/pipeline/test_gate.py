@@ -128,3 +128,14 @@ def test_record_that_is_damaged_ends_with_2_and_its_name(gate: Gate, copied: Fin
     assert code == 2
     assert f"{name} cannot be read" in said
     assert "Traceback" not in said
+
+
+def test_what_was_measured_of_an_earlier_export_is_left_out(gate: Gate, copied: Finished) -> None:
+    budgets = [{"metric": "fp32/latency_median_ms", "max": 1e6}]
+    assert gate(budgets)[0] == 0
+    export = copied.json("export.json")
+    export["engines"]["fp32"]["sha256"] = "0" * 64
+    (copied.run / "export.json").write_text(json.dumps(export))
+    assert gate(budgets)[0] == 1
+    [check] = copied.json("gate.json")["checks"]
+    assert (check["value"], check["reason"]) == (None, "not measured since it was exported: kdedge profile")

@@ -35,14 +35,22 @@ def test_processor_without_a_clock_of_its_own_is_told_once(tables: list) -> None
     assert caption == f"end to end: from arrays to arrays; no device latency, as {CPU} has no clock of its own"
 
 
-def test_device_latency_has_columns_of_its_own(tables: list) -> None:
+def test_device_latency_has_a_table_of_its_own(tables: list) -> None:
     show_profile.show_profiles([measured("fp32", GPU, 0.5), measured("other")])
-    [(_, columns, rows, caption)] = tables
-    assert columns[-2:] == ["device median ms", "device p99 ms"]
-    assert [row[-2:] for row in rows] == [["0.500", "0.500"], ["-", "-"]]
-    assert f"as {CPU} has no clock" in caption
+    [(*_, end_to_end), (title, columns, rows, caption)] = tables
+    assert end_to_end == f"end to end: from arrays to arrays; no device latency, as {CPU} has no clock of its own"
+    assert title == "device latency"
+    assert columns == ("model", "median ms", "95 % interval", "p95 ms", "p99 ms")
+    assert rows == [["fp32", "0.500", "-", "0.500", "0.500"]]
+    assert caption == "computing alone, without copies, by the device's clock"
     show_profile.show_profiles([measured("fp32", GPU, 0.5)])
-    assert tables[-1][-1].endswith("device: computing alone, without copies, by the device's clock")
+    assert tables[2][-1] == "end to end: from arrays to arrays"
+
+
+def test_note_that_several_models_share_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    notes = {"fp32": ["busy"], "fp16": ["busy", "storage"], "int8": ["busy", "busy"]}
+    show_profile.show_notes([measured(name, notes=told) for name, told in notes.items()])
+    assert capsys.readouterr().out == "fp32, fp16, int8: busy\nfp16: storage\n"
 
 
 def test_memory_has_a_column_for_each_way_of_counting(tables: list) -> None:
@@ -61,7 +69,7 @@ def test_best_point_of_a_sweep_is_marked(tables: list) -> None:
         for batch, p99, rate in [(1, 2.5, 100.0), (2, None, 300.0), (4, None, 200.0)]
     ]
     same = {"name": "fp32", "model": "m", "model_sha256": "", "backend": "ort", "provider": CPU, "device": {}}
-    show_profile.show_sweep(SweepReport(threads=1, points=points, **same))
+    show_profile.show_sweeps([SweepReport(threads=1, points=points, **same)])
     [(title, columns, rows)] = tables
     assert title == "sweep of fp32: 1 threads a stream, end to end"
     assert rows == [
@@ -79,7 +87,7 @@ def test_slowest_layers_are_shown_first_and_the_rest_counted(tables: list) -> No
     ]
     same = {"name": "fp32", "model": "m", "model_sha256": "", "backend": "ort", "provider": CPU, "device": {}}
     report = LayersReport(batch=1, threads=1, queries=100, query_ms=1, plain_ms=1, layers=layers, **same)
-    show_profile.show_layers(report)
+    show_profile.show_layers([report])
     [(_, columns, rows, caption)] = tables
     assert len(rows) == 20
     assert rows[0] == ["l22", "Conv", "a + b", "22.0000", "22.0000", "8.70 %"]

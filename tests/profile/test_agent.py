@@ -108,6 +108,7 @@ def test_build_reply_says_what_the_engine_computes_in(linear, tmp_path):
     [
         ("ModuleNotFoundError(name='numpy.linalg')", "MissingTool", "numpy is not installed"),
         ("OSError(28, 'No space left on device')", "KdedgeError", "the disk is full"),
+        ("MemoryError('Unable to allocate 5.48 TiB')", "KdedgeError", "not enough memory"),
     ],
 )
 def test_what_only_the_user_can_mend_is_no_traceback(raised, kind, said):

@@ -112,7 +112,7 @@ TEN = [1.0] * 1000
         ({}, []),
         ({"settled": False}, ["the warm-up did not settle within 2 s in 2 of 2 processes"]),
         ({"latency_ms": [1.0] * 60}, ["120 queries are too few for p95, p99 (profile.seconds)"]),
-        ({"load": 2.1}, ["the machine was busy: load average 2.1 on 2 CPUs"]),
+        ({"load": 2.1}, ["the machine was busy: load average above its 2 CPUs"]),
         ({"load": 2.0}, []),
         ({"governor": "powersave"}, ["CPU governor powersave: clocks follow the load"]),
         ({"governor": "performance"}, []),

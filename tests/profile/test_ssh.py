@@ -178,8 +178,9 @@ def test_errors_name_the_files_of_this_machine(device, tmp_path, asked):
     assert not (tmp_path / "new/out.npz").exists()
 
 
-def test_login_shell_that_greets_is_no_obstacle(serve):
-    device = serve('ForceCommand echo Welcome to the board; eval "$SSH_ORIGINAL_COMMAND"')
+@pytest.mark.parametrize("greeting", ["echo Welcome to the board", "printf Welcome", """printf '{"kdedge"\\n\\n> '"""])
+def test_login_shell_that_greets_is_no_obstacle(greeting, serve):
+    device = serve(f'ForceCommand {greeting}; eval "$SSH_ORIGINAL_COMMAND"')
     with parse_target(device.url()) as target:
         assert target.describe("ort")["match"]["cpus"] >= 1
 

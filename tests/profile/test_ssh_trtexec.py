@@ -104,6 +104,12 @@ def test_run_is_built_compared_measured_and_gated_by_trtexec(board: str, exporte
     result = CliRunner().invoke(app, ["gate", str(exported.run), "--device", "nano"])
     assert "was not measured on a device 'nano'" in str(result.exception)
 
+    export = exported.json("export.json")
+    export["onnx"]["fp32"]["sha256"] = "0" * 64
+    (exported.run / "export.json").write_text(json.dumps(export))
+    result = CliRunner().invoke(app, ["gate", str(exported.run), "--device", folder.name])
+    assert "it was measured before the run was exported anew" in str(result.exception)
+
 
 def test_onnx_file_of_no_run_is_built_and_measured_by_trtexec(board: str, exported: Finished) -> None:
     model = exported.run / "export/student.fp32.onnx"

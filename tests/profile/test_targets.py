@@ -90,3 +90,10 @@ def test_build_has_hours_and_a_request_a_quarter(monkeypatch):
     LocalTarget().run({"mode": "build"})
     LocalTarget().run({"mode": "latency"})
     assert given == [4 * 3600, 900]
+
+
+def test_command_that_is_set_to_nothing_is_ssh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KDEDGE_SSH_COMMAND", "")
+    target = parse_target("ssh://board")
+    assert isinstance(target, SshTarget)
+    assert target.command == ["ssh"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,16 @@ def test_times_of_a_real_run_agree_with_another_tool_s_reading_of_its_log(needs)
     read = [float(f"{value:.6g}") for value in summarize(times.compute_ms, (99,)).values()]
     assert read == summary["GPU Compute Time"]
     assert float(f"{times.queries_per_second:.6g}") == summary["Throughput"]
+
+
+def test_times_of_many_queries_take_little_more_memory_than_their_text():
+    text = texts.exported_times([1.0] * 20_000, start=300.0)
+    tracemalloc.start()
+    times = read_times(text)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(times.compute_ms) == 20_000
+    assert peak < 20_000 * 8 * 30  # seven numbers of eight bytes a query, copied; a dictionary alone takes twice that
 
 
 def test_times_leave_the_warm_up_out_and_keep_the_order():
@@ -90,7 +101,9 @@ def test_median_is_the_mean_of_the_two_middle_values():
         ),
         ("{}", "they are not a list"),
         ("[]", "no query began after the warm-up of 200 ms"),
-        ("[3]", "query 0 has no time startComputeMs"),
+        ("[3]", "they are not a list of queries"),
+        ("[{}]", "query 0 has no time startComputeMs"),
+        (texts.exported_times([1.0, 2.0]).replace('"d2hMs" : 0.25', '"d2hMs" : {}', 1), "query 0 has no time startC"),
         (texts.exported_times([1.0]).replace('"d2hMs" : 0.25', '"d2hMs" : NaN'), "query 0 has no time d2hMs"),
         (texts.exported_times([1.0]).replace('"d2hMs" : 0.25', '"d2hMs" : -1'), "query 0 has no time d2hMs"),
         (texts.exported_times([1.0]).replace('"d2hMs" : 0.25', '"d2hMs" : true'), "query 0 has no time d2hMs"),

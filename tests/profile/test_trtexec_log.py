@@ -117,6 +117,19 @@ def test_passed_is_not_believed_after_an_engine_error():
     assert read_log(odd).objection("time") == "an error about the engine: the engine has gone"
 
 
+def test_tactic_that_failed_is_no_error_of_the_engine():
+    said = "[E] Error[9]: Skipping tactic 0x0000000000000000 due to exception [myelinEngine.cpp:12] no engine"
+    log = read_log(texts.RUN_10.replace("[I] Starting inference", said))
+    assert (log.failures, log.objection("time")) == ((), "")
+    assert log.errors == (said[4:],)
+
+
+def test_version_7_is_believed_though_it_tells_no_throughput():
+    log = read_log(texts.RUN_7)
+    assert (log.queries_per_second, log.objection("time")) == (None, "")
+    assert read_log(texts.RUN_7.replace("GPU Compute", "GPU")).objection("time") != ""
+
+
 def test_passed_is_not_believed_without_what_the_mode_promises():
     log = read_log(texts.PASSED_10)
     assert [log.objection(mode) for mode in MODES] == [
@@ -197,20 +210,33 @@ def test_number_without_its_name_or_unit_is_none(line):
     assert (log.numbers, log.metrics) == ({}, {})
 
 
+def before_lines(mark: str, text: str) -> str:
+    return "".join(mark + line if line.startswith(("[", "&")) else line for line in text.splitlines(True))
+
+
 @pytest.mark.parametrize("name", texts.LOGS)
 @pytest.mark.parametrize(
     "surround",
     [
         lambda text: text.replace("\n", "\r\n"),
         lambda text: "\ufeff" + text,
-        lambda text: "".join("    " + line if line.startswith(("[", "&")) else line for line in text.splitlines(True)),
+        lambda text: before_lines("    ", text),
         lambda text: "".join("\x1b[32m" + line.rstrip("\n") + "\x1b[0m\n" for line in text.splitlines(True)),
-        lambda text: "".join(
-            "board-1  | " + line if line.startswith(("[", "&")) else line for line in text.splitlines(True)
-        ),
+        lambda text: before_lines("board-1  | ", text),
+        lambda text: before_lines("2025-03-14T09:26:53.0123456Z ", text),
+        lambda text: before_lines("> ", text),
         lambda text: text.replace("[03/14/2025-09:26:53] ", ""),
     ],
-    ids=["crlf", "byte order mark", "indented", "in color", "of a container", "without times"],
+    ids=[
+        "crlf",
+        "byte order mark",
+        "indented",
+        "in color",
+        "of a container",
+        "of a pipeline",
+        "quoted",
+        "without times",
+    ],
 )
 def test_what_stands_around_the_lines_changes_nothing(surround, name):
     """As a terminal, a container's log or a pasted issue has them."""

@@ -153,6 +153,18 @@ def test_latency_is_of_the_queries_after_the_warm_up(version, board, build, tmp_
     assert {"--shapes=x:2x3", "--duration=2", "--warmUp=0", "--exposeDMA"} < set(seen(tmp_path))
 
 
+@pytest.mark.parametrize("mode", ["latency", "streams"])
+def test_what_trtexec_doubts_is_passed_on(mode, board, build, tmp_path):
+    board()
+    engine = build()[0]
+    told = tmp_path / "bin/trtexec.json"
+    warning = "[W] The CUDA graph capture on the stream has failed.\\n[I] === Performance"
+    told.write_text(told.read_text().replace("[I] === Performance", warning))
+    reply = respond(request(engine, mode=mode, streams=1, batches=[2], warmup_cap=0.2, options={"cuda_graph": True}))
+    assert "--useCudaGraph" in seen(tmp_path)
+    assert reply["notes"][1:] == ["trtexec: the engine cannot be run as a CUDA graph"]
+
+
 def test_streams_are_of_one_run_with_as_many(board, build, tmp_path):
     board()
     engine = build(max_batch=4)[0]

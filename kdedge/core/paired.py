@@ -1,0 +1,36 @@
+"""The record of a gate that measures: a run held against another model, both on one machine and in turns."""
+
+from pydantic import Field
+
+from kdedge.core.report import GateResult, Record, Verdict
+
+
+class PairedTimes(Record):
+    """One model's time against another's, from fresh processes that each measured both."""
+
+    name: str
+    """The precision."""
+    outcome: Verdict
+    ratio: float | None
+    """New to base: trimmed geometric mean over the processes; None without one that counts."""
+    interval: tuple[float, float] | None
+    """95 % of the ratio; None below two processes."""
+    ratios: list[float]
+    """Of the processes that count, in order."""
+    base_ms: float
+    """Median over processes of the median query."""
+    new_ms: float
+    limit: float
+    """Slow-down that is allowed, as a fraction."""
+    throttled: list[str] = Field([])
+    """What slowed the machine down in processes that do not count."""
+    unsettled: int = 0
+    """Processes in which a warm-up was cut by its cap."""
+    seconds: float
+
+
+class AgainstReport(Record):
+    against: str
+    """Name of the run or file that was the base."""
+    result: GateResult
+    times: list[PairedTimes]

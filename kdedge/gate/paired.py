@@ -1,0 +1,107 @@
+"""The rules of a gate against another model at hand: time by paired processes, the rest by what is known of both."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from kdedge.core.console import quantity
+from kdedge.core.paired import PairedTimes
+from kdedge.core.report import Check, GateResult, Metric
+from kdedge.core.stats import sign_test
+from kdedge.gate.rules import change, margin, worst
+
+SLOWER, SLOWER_MS = 0.03, 0.01
+"""A slow-down counts that exceeds both."""
+LARGER = {"bytes": 0.01, "count": 0.0}
+"""Growth that is allowed, by unit: names and notes in a file are no weights."""
+WORSE, SIGNIFICANT = 0.001, 0.05
+"""Top-1 that may be lost, as a fraction; more is a regression where chance explains it with less than this."""
+
+
+class Answered(NamedTuple):
+    """Two models' answers to the same test images."""
+
+    images: int
+    base_right: int
+    new_right: int
+    lost: int
+    """Images that the base had right and the new model has wrong."""
+    won: int
+
+
+def slow_down_allowed(base_ms: float) -> float:
+    """As a fraction of the base's time."""
+    return max(SLOWER, SLOWER_MS / base_ms)
+
+
+def latency_check(times: PairedTimes) -> Check:
+    allowed = f"{100 * SLOWER:g} %" if times.limit <= SLOWER else quantity(SLOWER_MS, "ms")
+    return Check(
+        metric=f"{times.name}/latency_median_ms",
+        value=times.new_ms,
+        unit="ms",
+        limit=f"<= base + {allowed}",
+        baseline=times.base_ms,
+        verdict=times.outcome,
+        reason=told(times),
+    )
+
+
+def told(times: PairedTimes) -> str:
+    """By how much, how sure, and from how many processes."""
+    count = len(times.ratios)
+    parts = [f"{count} process{'' if count == 1 else 'es'}, {times.seconds:.0f} s"]
+    if times.ratio is not None:
+        low, high = times.interval or (None, None)
+        between = f" (95 %: {100 * (low - 1):+.1f} to {100 * (high - 1):+.1f})" if low and high else ""
+        parts.insert(0, f"{100 * (times.ratio - 1):+.1f} %{between}")
+    return "; ".join([", ".join(parts), *dict.fromkeys(times.throttled)])
+
+
+def size_checks(new: dict[str, Metric], base: dict[str, Metric]) -> list[Check]:
+    """Of what is known of both; what only the base has vanished."""
+    return [size_check(name, new[name], before) for name, before in sorted(base.items()) if name in new]
+
+
+def size_check(name: str, metric: Metric, before: Metric) -> Check:
+    allowed = LARGER[metric.unit]
+    return Check(
+        metric=name,
+        value=metric.value,
+        unit=metric.unit,
+        limit=f"<= base + {100 * allowed:g} %" if allowed else "<= base",
+        baseline=before.value,
+        verdict="regression" if metric.value > before.value * (1 + allowed) else "pass",
+        reason=change(metric.value, before.value, metric.unit),
+    )
+
+
+def accuracy_check(precision: str, answered: Answered) -> Check:
+    """By McNemar's exact test: only the images count on which one of the two is right."""
+    gained = (answered.won - answered.lost) / answered.images
+    chance = sign_test(answered.lost, answered.won)
+    regression = gained < -WORSE and chance < SIGNIFICANT
+    return Check(
+        metric=f"{precision}/top1",
+        value=answered.new_right / answered.images,
+        unit="fraction",
+        limit=f">= base - {margin(WORSE, 'fraction')}",
+        baseline=answered.base_right / answered.images,
+        verdict="regression" if regression else "pass",
+        reason=f"{100 * gained:+.2f} points: {answered.lost} images lost, {answered.won} won, p = {chance:.2g}",
+    )
+
+
+def vanished(precision: str) -> Check:
+    return Check(
+        metric=f"{precision}/latency_median_ms",
+        value=None,
+        limit=f"<= base + {100 * SLOWER:g} %",
+        verdict="regression",
+        reason="vanished: the base has this precision, the run does not",
+    )
+
+
+def decide_paired(checks: Iterable[Check], warnings: list[str], against: str) -> GateResult:
+    found = list(checks)
+    verdict = worst(check.verdict for check in found) if found else "insufficient"
+    return GateResult(verdict=verdict, checks=found, warnings=warnings, baseline=f"{against}, measured beside the run")

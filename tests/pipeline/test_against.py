@@ -1,0 +1,166 @@
+"""A run held against another: what is compared, what is said where it cannot be, files and exit codes."""
+
+import json
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from mini import Finished
+
+from kdedge.core import console
+from kdedge.core.errors import KdedgeError
+from kdedge.pipeline.against import gate_against
+from kdedge.pipeline.project import reopen
+from kdedge.profile.targets import LocalTarget
+
+
+class Timed(LocalTarget):
+    """This machine, where only the time of a query is made up."""
+
+    def __init__(self, ratio: float = 1.0, throttled: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.reply = {"ratio": ratio, "base_ms": 1.0, "new_ms": ratio, "settled": True, "throttled": list(throttled)}
+        self.asked: list[dict] = []
+
+    def run(self, request):
+        self.asked.append(request)
+        return self.reply if request["mode"] == "paired" else super().run(request)
+
+
+@pytest.fixture
+def base(copied: Finished, tmp_path: Path) -> Path:
+    """Another run, which may be changed."""
+    return Path(shutil.copytree(copied.run, tmp_path / "runs/base"))
+
+
+def against(copied: Finished, other: Path, target: LocalTarget | None = None) -> tuple[int, dict[str, dict]]:
+    """Exit code, and the checks by their metric."""
+    code = gate_against(reopen(copied.run), other, target or Timed())
+    return code, {check["metric"]: check for check in copied.json("against.json")["result"]["checks"]}
+
+
+def test_run_against_its_like_passes_in_every_metric(copied: Finished, base: Path) -> None:
+    code, checks = against(copied, base)
+    assert code == 0
+    assert {check["verdict"] for check in checks.values()} == {"pass"}
+    each = ("latency_median_ms", "onnx_bytes", "top1")
+    expected = {f"{precision}/{name}" for precision in ("fp32", "fp16", "int8") for name in each}
+    assert set(checks) == expected | {"student/params", "student/macs"}
+
+
+def test_engines_of_the_runs_are_what_is_measured(copied: Finished, base: Path) -> None:
+    target = Timed()
+    against(copied, base, target)
+    assert {request["mode"] for request in target.asked} == {"paired"}
+    assert target.asked[0]["model"] == str(copied.run / "engine/student.fp32.engine.onnx")
+    assert target.asked[0]["base"] == str(base / "engine/student.fp32.engine.onnx")
+
+
+def test_slower_run_is_a_regression_in_all_files(copied: Finished, base: Path) -> None:
+    code, checks = against(copied, base, Timed(1.1))
+    assert code == 1
+    assert checks["int8/latency_median_ms"]["reason"].startswith("+10.0 %")
+    assert "| int8/latency_median_ms | 1.100 ms |" in (copied.run / "against.md").read_text()
+    assert ElementTree.parse(copied.run / "against.xml").getroot().get("failures") == "3"
+    assert str(copied.folder) not in (copied.run / "against.json").read_text()
+
+
+def test_throttled_machine_ends_with_4(copied: Finished, base: Path) -> None:
+    code, checks = against(copied, base, Timed(1.0, ("slowed down for heat",)))
+    assert code == 4
+    assert "slowed down for heat" in checks["fp32/latency_median_ms"]["reason"]
+
+
+def test_point_of_accuracy_is_found_by_the_images_that_were_lost(copied: Finished, base: Path) -> None:
+    """The base knows every image; the run's own mistakes are what it lost."""
+    labels = np.load(base / "arrays/eval.npz")["labels"]
+    ids = np.load(base / "arrays/eval.npz")["ids"]
+    np.savez(base / "predictions/engine-fp32.npz", ids=ids, outputs=np.eye(10, dtype=np.float32)[labels])
+    code, checks = against(copied, base)
+    own = np.load(copied.run / "predictions/engine-fp32.npz")["outputs"].argmax(axis=1)
+    assert code == 1
+    assert f": {(own != labels).sum()} images lost, 0 won" in checks["fp32/top1"]["reason"]
+    assert checks["fp32/top1"]["baseline"] == 1.0
+    assert checks["int8/top1"]["verdict"] == "pass"
+
+
+def test_accuracy_on_other_images_is_not_compared(copied: Finished, base: Path) -> None:
+    with np.load(base / "arrays/eval.npz") as arrays:
+        changed = {**arrays, "ids": arrays["ids"] + 1}
+    np.savez(base / "arrays/eval.npz", **changed)
+    code, checks = against(copied, base)
+    assert code == 0
+    assert not any(name.endswith("/top1") for name in checks)
+    (warning,) = copied.json("against.json")["result"]["warnings"]
+    assert warning == "accuracy of fp32, fp16, int8 is not compared: no answers to the same test images"
+
+
+def test_file_that_grew_by_a_tenth_is_a_regression(copied: Finished, base: Path) -> None:
+    path = base / "export/student.int8.onnx"
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size / 1.1)])
+    code, checks = against(copied, base)
+    assert (code, checks["int8/onnx_bytes"]["verdict"]) == (1, "regression")
+    assert checks["int8/onnx_bytes"]["reason"] == "+10.0 %"
+
+
+def test_precision_that_the_run_lost_has_vanished(copied: Finished, base: Path) -> None:
+    record = json.loads((copied.run / "export.json").read_text())
+    del record["onnx"]["int8"]
+    (copied.run / "export.json").write_text(json.dumps(record))
+    code, checks = against(copied, base)
+    assert (code, checks["int8/latency_median_ms"]["value"]) == (1, None)
+    assert checks["int8/latency_median_ms"]["reason"].startswith("vanished")
+
+
+def test_onnx_file_is_held_against_the_precision_of_its_name(copied: Finished, base: Path) -> None:
+    target = Timed()
+    code, checks = against(copied, base / "export/student.int8.onnx", target)
+    assert code == 0
+    assert set(checks) == {"int8/latency_median_ms", "int8/onnx_bytes"}
+    assert [request["mode"] for request in target.asked] == ["build", *["paired"] * 5]
+    assert "student.int8.onnx is a file" in copied.json("against.json")["result"]["warnings"][0]
+
+
+def test_folder_with_one_onnx_file_stands_for_it(copied: Finished, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    shutil.copy(copied.run / "export/student.fp32.onnx", tmp_path / "other/anything.onnx")
+    assert set(against(copied, tmp_path / "other")[1]) == {"fp32/latency_median_ms", "fp32/onnx_bytes"}
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("nowhere", "neither a run's folder nor an ONNX file"),
+        ("mini.yaml", "neither a run's folder nor an ONNX file"),
+        ("runs", "it holds 0 ONNX files"),
+    ],
+)
+def test_what_is_no_model_is_refused(copied: Finished, name: str, why: str) -> None:
+    with pytest.raises(KdedgeError) as caught:
+        against(copied, copied.folder / name)
+    assert (caught.value.what, caught.value.why) == (f"--against {copied.folder / name}", why)
+
+
+def test_result_is_json_on_stdout(copied: Finished, base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    console.OUT.configure(as_json=True)
+    try:
+        against(copied, base)
+    finally:
+        console.OUT.configure()
+    assert json.loads(capsys.readouterr().out) == copied.json("against.json")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--against", "runs", "--update"], "error: --against and --update: "),
+        (["--against", "runs", "--baseline", "b.json"], "error: --against and --baseline: "),
+        (["--target", "ssh://board"], "error: --target: only --against measures"),
+    ],
+)
+def test_options_that_do_not_go_together_end_with_2(forkserver, copied: Finished, options, said: str) -> None:
+    code, process = forkserver.run(["gate", str(copied.run), *options], copied.folder)
+    assert code == 2
+    assert said in process.stdout + process.stderr

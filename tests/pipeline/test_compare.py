@@ -1,0 +1,75 @@
+"""kdedge compare, of real runs."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from forked import Forkserver
+from mini import Finished
+
+
+@pytest.fixture
+def two(copied: Finished) -> list[str]:
+    """A run, and the same made a little worse on another machine."""
+    other = copied.run.with_name("other")
+    shutil.copytree(copied.run, other)
+    for path in other.glob("profile/*.json"):
+        profile = json.loads(path.read_text())
+        profile["device"]["match"]["cpu"] = "another"
+        path.write_text(json.dumps(profile))
+    record = json.loads((other / "export.json").read_text())
+    for file in record["onnx"].values():
+        file["bytes"] += 4096
+    (other / "export.json").write_text(json.dumps(record))
+    return [f"runs/{copied.run.name}", "runs/other"]
+
+
+def test_compare_shows_runs_and_what_dominates(forkserver: Forkserver, copied: Finished, two: list[str]) -> None:
+    code, process = forkserver.run(["compare", *two], copied.folder)
+    assert code == 0, process.stderr
+    assert f"run {copied.run.name} dominates run other in all its precisions" in process.stdout
+    assert re.search(
+        rf"{copied.run.name} fp16 dominates other fp16: the same top-1, [\d.]+ % less size", process.stdout
+    )
+    assert "A and B differ in cpu " in process.stdout
+    assert "accuracy against latency on machine B: the front is " in process.stdout
+
+
+def test_compare_tells_runs_of_one_name_apart(forkserver: Forkserver, copied: Finished, two: list[str]) -> None:
+    same = copied.folder / "elsewhere" / copied.run.name
+    shutil.copytree(copied.run, same)
+    code, process = forkserver.run(["compare", two[0], f"elsewhere/{copied.run.name}", "--json"], copied.folder)
+    assert code == 0
+    assert [run["name"] for run in json.loads(process.stdout)["runs"]] == [two[0], f"elsewhere/{copied.run.name}"]
+
+
+def test_compare_gives_json_alone(forkserver: Forkserver, copied: Finished, two: list[str]) -> None:
+    code, process = forkserver.run(["compare", *two, "--json"], copied.folder)
+    assert code == 0
+    told = json.loads(process.stdout)
+    assert [run["name"] for run in told["runs"]] == [copied.run.name, "other"]
+    assert {one["cost"] for one in told["fronts"]} == {"latency_median_ms", "onnx_bytes"}
+    assert told["runs"][0]["metrics"]["student/params"]["value"] == 14154
+
+
+def test_compare_gives_markdown(forkserver: Forkserver, copied: Finished, two: list[str]) -> None:
+    code, process = forkserver.run(["compare", *two, "--markdown"], copied.folder)
+    assert code == 0
+    assert process.stdout.startswith("| run | student |")
+
+
+@pytest.mark.parametrize(("names", "what"), [([0], "one run"), ([0, 0], "a run twice")])
+def test_compare_needs_two_runs(forkserver: Forkserver, copied: Finished, names: list[int], what: str) -> None:
+    code, process = forkserver.run(["compare", *[str(copied.run) for _ in names]], copied.folder)
+    assert code == 2
+    assert f"{what} cannot be compared: name two or more" in process.stderr
+
+
+def test_compare_imports_no_torch(tmp_path: Path) -> None:
+    line = "import sys, kdedge.pipeline.compare; print({'torch', 'torchvision'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True)
+    assert result.stdout == "set()\n"

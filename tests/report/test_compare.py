@@ -1,0 +1,119 @@
+"""Which run dominates which: worked out by hand."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from kdedge.core.report import Metric
+from kdedge.report.compare import COSTS, Entry, Point, beats, front, fronts, markdown, plain, rows, sentences
+
+LATENCY, SIZE, _ = COSTS
+HERE, THERE = {"cpu": "fast", "cores": 8}, {"cpu": "slow", "cores": 8}
+
+
+def entry(name: str, machine: dict, **values: tuple[float, float, float]) -> Entry:
+    """`int8=(top-1, bytes, ms)`"""
+    metrics = {"student/params": Metric(value=1500, unit="count", better="lower")}
+    for precision, (top1, count, ms) in values.items():
+        metrics[f"{precision}/top1"] = Metric(value=top1, unit="fraction", better="higher")
+        metrics[f"{precision}/onnx_bytes"] = Metric(value=count, unit="bytes", better="lower")
+        if machine:
+            metrics[f"{precision}/latency_median_ms"] = Metric(value=ms, unit="ms", better="lower")
+    return Entry(name, "resnet8", metrics, tuple(values), machine)
+
+
+SMALL = entry("small", HERE, fp32=(0.90, 4096, 1.0), int8=(0.89, 1024, 0.5))
+LARGE = entry("large", HERE, fp32=(0.95, 8192, 2.0), int8=(0.90, 2048, 1.5))
+ELSEWHERE = entry("board", THERE, fp32=(0.91, 4096, 0.1), int8=(0.80, 512, 0.05))
+UNMEASURED = entry("unmeasured", {}, fp32=(0.5, 9000, 0))
+
+
+def test_rows_have_a_line_for_each_precision_and_a_dash_for_what_is_not_there():
+    assert rows([SMALL, UNMEASURED]) == [
+        ["small", "resnet8", "fp32", "90.00 %", "1.5k", "-", "4.0 KiB", "1.000", "-", "-", "A"],
+        ["small", "resnet8", "int8", "89.00 %", "1.5k", "-", "1.0 KiB", "0.500", "-", "-", "A"],
+        ["unmeasured", "resnet8", "fp32", "50.00 %", "1.5k", "-", "8.8 KiB", "-", "-", "-", "-"],
+    ]
+
+
+def test_front_of_size_is_over_all_machines():
+    by_size = next(one for one in fronts([SMALL, LARGE, ELSEWHERE]) if one.cost == SIZE)
+    assert list(map(str, by_size.best)) == ["board int8", "small int8", "large int8", "board fp32", "large fp32"]
+    assert [(str(point), str(better)) for point, better in by_size.beaten] == [("small fp32", "board fp32")]
+
+
+def test_front_of_latency_is_of_one_machine():
+    found = [one for one in fronts([SMALL, LARGE, ELSEWHERE]) if one.cost == LATENCY]
+    assert [one.machine for one in found] == [0, 1]
+    assert list(map(str, found[0].best)) == ["small int8", "small fp32", "large fp32"]
+    assert list(map(str, found[1].best)) == ["board int8", "board fp32"]
+
+
+def test_sentences_say_what_dominates_and_what_is_not_compared():
+    entries = [SMALL, LARGE, ELSEWHERE, UNMEASURED]
+    said = list(sentences(entries, list(fronts(entries))))
+    assert said[0] == "accuracy against latency on machine A: the front is small int8, small fp32, large fp32"
+    assert said[1] == "small fp32 dominates large int8: the same top-1, 33.3 % less latency"
+    assert said[-2] == (
+        "latency, memory and energy of different machines are not compared: A and B differ in cpu fast and slow"
+    )
+    assert said[-1] == "not measured: unmeasured"
+
+
+def test_sentences_name_no_machine_where_there_is_one():
+    said = list(sentences([SMALL, LARGE], list(fronts([SMALL, LARGE]))))
+    assert said[0] == "accuracy against latency: the front is small int8, small fp32, large fp32"
+    assert not [text for text in said if "machine" in text]
+
+
+@pytest.mark.parametrize(
+    ("other", "beaten"),
+    [((0.9, 1.02), False), ((0.9, 1.04), True), ((0.89, 1.02), True), ((0.91, 1.04), False), ((0.9, 1.0), False)],
+)
+def test_measured_difference_counts_beyond_noise_only(other, beaten):
+    assert beats(Point("a", "fp32", 0.9, 1.0), Point("b", "fp32", *other), noise=0.03) is beaten
+
+
+def test_run_dominates_one_whose_every_precision_it_beats():
+    worse = entry("worse", HERE, fp32=(0.89, 4096, 1.2), int8=(0.89, 1024, 0.6))
+    found = {one.cost.title: one.runs for one in fronts([worse, SMALL])}
+    assert found == {"latency": [("small", "worse")], "size": []}  # int8 of both are as large
+    assert "run small dominates run worse in all its precisions" in sentences(
+        [worse, SMALL], list(fronts([worse, SMALL]))
+    )
+
+
+def test_equal_points_stand_on_the_front_together():
+    found = front([Point("a", "fp32", 0.9, 10), Point("b", "fp32", 0.9, 10)], SIZE, None)
+    assert len(found.best) == 2
+    assert found.beaten == []
+
+
+POINTS = some.lists(some.tuples(some.integers(0, 5), some.integers(95, 110)), min_size=1, max_size=12)
+
+
+@given(POINTS, some.sampled_from([0.0, 0.03]))
+def test_every_point_is_on_the_front_or_told_with_one_that_beats_it(pairs, noise):
+    cost = LATENCY if noise else SIZE
+    found = [Point(str(number), "fp32", float(top1), float(price)) for number, (top1, price) in enumerate(pairs)]
+    result = front(found, cost, None)
+    assert sorted([*result.best, *(point for point, _ in result.beaten)]) == sorted(found)
+    assert result.best
+    assert all(beats(better, point, noise) and better in result.best for point, better in result.beaten)
+    assert not any(beats(one, other, noise) for one in result.best for other in result.best)
+
+
+def test_markdown_has_the_table_and_the_sentences():
+    lines = markdown([SMALL, LARGE]).splitlines()
+    assert lines[0].startswith("| run | student | precision | top-1 |")
+    assert lines[2].startswith("| small | resnet8 | fp32 | 90.00 % |")
+    assert "- small fp32 dominates large int8: the same top-1, 33.3 % less latency" in lines
+
+
+def test_plain_has_each_front_and_what_it_beats():
+    told = plain([SMALL, LARGE])
+    assert [run["name"] for run in told["runs"]] == ["small", "large"]
+    latency = told["fronts"][0]
+    assert (latency["cost"], latency["machine"], len(latency["front"])) == ("latency_median_ms", "A", 3)
+    (beaten,) = latency["dominated"]
+    assert (beaten["point"]["run"], beaten["by"]["run"]) == ("large", "small")
