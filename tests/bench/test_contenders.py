@@ -95,7 +95,7 @@ def test_epochs_are_shared_out_in_proportion_and_each_phase_has_one(
 @pytest.mark.parametrize(
     ("item", "said"),
     [
-        ("dkdd", "unknown method 'dkdd': did you mean 'dkd'?"),
+        ("dkdd", "unknown method 'dkdd': did you mean 'dkd'?\n  kdedge methods"),
         ("logits:standardised", "method 'logits' has no preset 'standardised': did you mean 'standardized'?"),
         ("recipe:quickstrat", "no recipe 'quickstrat': did you mean 'quickstart'?\n  kdedge ls"),
     ],
