@@ -45,10 +45,10 @@ def run(project: Project) -> list[str]:
     """
     recipe = project.recipe
     dataset = build_data(recipe.data, recipe.seed)
-    (project.run / CARD).unlink(missing_ok=True)  # it is about the files that are written anew
     work = Exporting(project, dataset)
     student = work.load(recipe.student, "student/weights.safetensors")
     exported = choose_exits(recipe, dataset, student, project.run / "student")
+    (project.run / CARD).unlink(missing_ok=True)  # it is about the files that are written anew
     work.artifacts += write_arrays(dataset, recipe.export, project.run / "arrays")
     work.student(exported)
     if recipe.teachers:

@@ -20,7 +20,7 @@ from kdedge.export.onnx import read_metadata
 from kdedge.pipeline.gate import read_records
 from kdedge.pipeline.heads import built_methods, choose_exits, trainer_of_exits
 from kdedge.pipeline.networks import build
-from kdedge.pipeline.project import Project, open_project, reopen
+from kdedge.pipeline.project import CARD, Project, open_project, reopen
 from kdedge.pipeline.summary import summary_rows
 from kdedge.report.view import class_columns
 
@@ -163,6 +163,7 @@ def test_exit_that_does_not_exist_ends_in_a_line_with_those_that_do(
     assert told in process.stderr
     assert "Traceback" not in process.stderr
     assert finished.json("export.json") == before
+    assert (finished.run / CARD).is_file()
 
 
 SELF = "      - {name: self_distill, weight: 0.5}\n"
