@@ -1,6 +1,6 @@
 """Whether distillation made a student fragile: what int8 costs it beside what it costs the same student undistilled.
 
-Distilled students have been seen to lose far more in int8 than their undistilled twins (lightly-train issue 500).
+Distilled students have been seen to lose far more in int8 than their undistilled twins (lightly-ai/lightly-train#500).
 """
 
 from typing import NamedTuple
