@@ -129,21 +129,32 @@ class Objective(nn.Module):
         progress: float,
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Total loss, its unweighted terms by name without gradients, and how many images the student got right."""
-        student = self.observe(images)
-        peers = tuple(View(peer(images)) for peer in self.peers)
-        step = Step(labels, indices, student, None, epoch, progress, peers)
-        logits = student.logits
-        terms = {
-            LABELS: F.cross_entropy(logits.float(), labels, label_smoothing=self.phase.cross_entropy.label_smoothing)
-        }
-        for name, method in self.methods.items():
-            terms |= method(replace(step, teacher=self.heard(name, teachers)))
+        logits, terms = self.terms(images, labels, indices, teachers, epoch, progress)
         self.check_terms(terms)
         total = torch.zeros((), device=logits.device)
         for name, weight in self.weights(terms, progress).items():
             total = torch.add(total, terms[name], alpha=weight)
         right = (logits.detach().argmax(1) == labels).sum()
         return total, {name: term.detach() for name, term in terms.items()}, right
+
+    def terms(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        indices: Tensor,
+        teachers: Sequence[Answer | None],
+        epoch: int,
+        progress: float,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The student's logits, and every term of the loss by its name, unweighted."""
+        student = self.observe(images)
+        peers = tuple(View(peer(images)) for peer in self.peers)
+        step = Step(labels, indices, student, None, epoch, progress, peers)
+        smoothing = self.phase.cross_entropy.label_smoothing
+        terms = {LABELS: F.cross_entropy(student.logits.float(), labels, label_smoothing=smoothing)}
+        for name, method in self.methods.items():
+            terms |= method(replace(step, teacher=self.heard(name, teachers)))
+        return student.logits, terms
 
     def observe(self, images: Tensor) -> View:
         """What the student makes of a batch."""

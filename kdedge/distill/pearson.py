@@ -8,27 +8,28 @@ channels have zero mean and unit variance over samples and places is 1 - r, the 
 import torch
 from torch import Tensor
 
-from kdedge.distill.maps import products, same_size, unit
+from kdedge.distill.maps import SHORTEST, products, same_size
 
 CONSTANT = 1e-3
 """Deviation over length of a channel, below which it counts as constant."""
 
 
 def deviations(feature: Tensor) -> Tensor:
-    """(N, C, H, W) -> (C, N*H*W): each channel less its mean, of length 1; zeros, without a gradient, if constant."""
-    channels = feature.float().transpose(0, 1).flatten(1)
-    gap = channels - channels.mean(dim=1, keepdim=True)
-    varies = gap.norm(dim=1, keepdim=True) > CONSTANT * channels.norm(dim=1, keepdim=True)
-    return unit(torch.where(varies, gap, 0.0))
+    """(N, C, H, W) -> (N*H*W, C): each channel less its mean, of length 1; zeros, without a gradient, if constant."""
+    channels = feature.float().permute(0, 2, 3, 1).flatten(0, 2)  # a view of what is channels_last
+    gap = channels - channels.mean(dim=0)
+    length = gap.norm(dim=0)
+    varies = (length > CONSTANT * channels.norm(dim=0)) & (length > SHORTEST)
+    return gap * torch.where(varies, 1 / length.clamp_min(SHORTEST), 0.0)
 
 
 def pearson_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Scalar, 0..2, from (N, C, H, W) features of one width: 1 - r of each channel and the teacher's same one."""
     left, right = map(deviations, same_size(student, teacher))
-    return 1 - (left * right).sum(dim=1).mean()
+    return 1 - (left * right).sum(dim=0).mean()
 
 
 def likeness(student: Tensor, teacher: Tensor) -> Tensor:
     """Scalar, 0..1, from (N, C, H, W) features of any widths: |r|, the mean over each channel with each other's."""
     left, right = map(deviations, same_size(student, teacher))
-    return products(left, right).abs().mean()
+    return products(left.mT, right.mT).abs().mean()

@@ -14,11 +14,21 @@ T = TypeVar("T")
 
 def term_weight(use: MethodUse, own: Mapping[str, Term], term: str, progress: float) -> float:
     """The method's weight times the term's, each by its schedule; `own` is what the method says of its terms."""
+    one = in_use(use, own, term)
+    return use.weight * schedule_factor(use.schedule, progress) * one.weight * schedule_factor(one.schedule, progress)
+
+
+def counts(use: MethodUse, own: Mapping[str, Term], term: str) -> bool:
+    """Whether a term is weighed at any time."""
+    return use.weight * in_use(use, own, term).weight > 0
+
+
+def in_use(use: MethodUse, own: Mapping[str, Term], term: str) -> Term:
+    """A term as the method has it, but for what the recipe says of it."""
     name = short_name(use, term)
     usual, given = first_fit(own, name) or Term(), first_fit(use.terms, name) or TermUse()
     weight = usual.weight if given.weight is None else given.weight
-    schedule = given.schedule or usual.schedule
-    return use.weight * schedule_factor(use.schedule, progress) * weight * schedule_factor(schedule, progress)
+    return Term(weight, given.schedule or usual.schedule)
 
 
 def first_fit(patterns: Mapping[str, T], name: str) -> T | None:

@@ -20,12 +20,12 @@ def channels(*rows):
 
 
 def test_deviations_by_hand():
-    assert deviations(channels([1, 1, 3, 3])).tolist() == [[-0.5, -0.5, 0.5, 0.5]]
+    assert deviations(channels([1, 1, 3, 3])).mT.tolist() == [[-0.5, -0.5, 0.5, 0.5]]
 
 
 def test_deviations_run_over_samples_and_places():
     two = torch.tensor([[[[1.0, 1.0]]], [[[3.0, 3.0]]]])  # two samples of one channel, constant in each
-    assert deviations(two).tolist() == [[-0.5, -0.5, 0.5, 0.5]]
+    assert deviations(two).mT.tolist() == [[-0.5, -0.5, 0.5, 0.5]]
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 60000.0])
