@@ -1,6 +1,6 @@
 """How long a command takes to answer: the wall time of whole processes, in turns.
 
-python benchmarks/startup.py [--runs 15]
+python benchmarks/startup.py [--runs 15] [--run RUN]
 """
 
 import argparse
@@ -32,18 +32,21 @@ def seconds_of(command: Sequence[str]) -> float:
     return time.perf_counter() - began
 
 
-def measure(runs: int) -> dict[str, list[float]]:
+def measure(runs: int, commands: dict[str, list[str]]) -> dict[str, list[float]]:
     """Seconds of each command; one round more than asked, whose first, cold one is left out."""
-    rounds = [{name: seconds_of(command) for name, command in COMMANDS.items()} for _ in range(runs + 1)]
-    return {name: [taken[name] for taken in rounds[1:]] for name in COMMANDS}
+    rounds = [{name: seconds_of(command) for name, command in commands.items()} for _ in range(runs + 1)]
+    return {name: [taken[name] for taken in rounds[1:]] for name in commands}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=15)
-    runs = parser.parse_args(arguments).runs
+    parser.add_argument("--run", help="a finished run, whose gate is timed as well")
+    given = parser.parse_args(arguments)
+    runs = given.runs
+    gate = {"kdedge gate": [KDEDGE, "gate", given.run, "--advisory"]} if given.run else {}
     load = round(os.getloadavg()[0], 2)
-    seconds = measure(runs)
+    seconds = measure(runs, COMMANDS | gate)
     rows = [
         [name, f"{statistics.median(taken):.3f}", f"{min(taken):.3f}", f"{max(taken):.3f}"]
         for name, taken in seconds.items()

@@ -23,13 +23,11 @@ from kdedge.distill.teachers import FrozenTeacher
 from kdedge.models.code import look_in
 from kdedge.models.weights import save_weights
 from kdedge.pipeline.distill import Distillation
-from kdedge.pipeline.networks import build, build_peers, obtain_teacher
+from kdedge.pipeline.networks import TeacherNet, build, build_peers, obtain_teacher
 from kdedge.pipeline.project import Project, open_project
 
 COMMAND, CELL, TEACHER = "bench", "cell.json", "teacher.json"
 COST_COMMAND, COST = "cost", "cost.json"
-TEACHER_WEIGHTS = "runs/teacher/weights.safetensors"
-"""Within the comparison's folder."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,8 @@ class CellResult(Record):
     validation_top1: float
     epoch_seconds: list[float]
     """Of every epoch, with the pass over the validation images."""
+    extra_params: int = 0
+    """That only the training has, in its last phase."""
 
 
 class TeacherResult(Record):
@@ -102,6 +102,7 @@ def train_cell(cell: Cell, project: Project) -> tuple[CellResult, list[str]]:
         top1=student.top1,
         validation_top1=student.validation_top1,
         epoch_seconds=seconds,
+        extra_params=student.extra_params,
     )
     return result, work.artifacts
 
@@ -140,30 +141,45 @@ def make_job(project: Project, dataset: Dataset, teachers: tuple[FrozenTeacher, 
     )  # fmt: skip
 
 
-def prepare_teacher(cells: Sequence[Cell], base: Cell) -> TeacherResult:
-    """Load or train the teacher, measure it, and keep what these trainings will ask it."""
+def teacher_weights(number: int) -> str:
+    """Within the comparison's folder."""
+    return f"runs/teacher{number or ''}/weights.safetensors"
+
+
+def prepare_teachers(cells: Sequence[Cell], base: Cell) -> list[TeacherResult]:
+    """Load or train the teachers, measure them, and keep what these trainings will ask them."""
     project, recipe = base.project(), base.recipe
     torch.set_num_threads(cpu_threads(recipe.run))
-    dataset, run = build_data(recipe.data, recipe.seed), RunDir((base.folder / TEACHER_WEIGHTS).parent)
-    key = project.student_key()
+    dataset = build_data(recipe.data, recipe.seed)
+    found = [obtain_teacher(project, each, dataset, f"teachers.{n}") for n, each in enumerate(recipe.teachers)]
+    frozen = tuple(FrozenTeacher(each.network, each.normalize) for each in found)
+    device = make_fabric(recipe.run.model_copy(update={"devices": 1})).device
+    if recipe.data.augment.views:
+        jobs = [make_job(cell.project(), dataset, frozen) for cell in cells if cell.recipe.teachers]
+        for number, teacher in enumerate(frozen):
+            heard = [names for job in jobs if (names := wanted_features(job)[number]) is not None]
+            if heard:
+                keep(teacher, set[str]().union(*heard), dataset, recipe.data, device)
+    return [measure_teacher(project, number, each, dataset, device) for number, each in enumerate(found)]
+
+
+def measure_teacher(
+    project: Project, number: int, teacher: TeacherNet, dataset: Dataset, device: torch.device
+) -> TeacherResult:
+    """Its accuracy, and a copy of its weights for all trainings."""
+    recipe, weights = project.recipe, project.folder / teacher_weights(number)
+    run, key = RunDir(weights.parent), project.student_key()
     with run.locked():
-        teacher = obtain_teacher(project, recipe.teachers[0], dataset)
-        frozen = FrozenTeacher(teacher.network, teacher.normalize)
-        device = make_fabric(recipe.run.model_copy(update={"devices": 1})).device
-        if recipe.data.augment.views:
-            jobs = [make_job(cell.project(), dataset, (frozen,)) for cell in cells if cell.recipe.teachers]
-            names = {name for job in jobs for name in wanted_features(job)[0] or ()}
-            keep(frozen, names, dataset, recipe.data, device)
         if not run.fresh(COMMAND, key):
-            frozen.to(device)
+            network = teacher.network.to(device)
             result = TeacherResult(
-                model=recipe.teachers[0].name,
+                model=recipe.teachers[number].name,
                 source=teacher.source,
-                top1=accuracy(*predict(teacher.network, dataset.test, teacher.normalize, device, recipe.data.workers)),
+                top1=accuracy(*predict(network, dataset.test, teacher.normalize, device, recipe.data.workers)),
                 views=recipe.data.augment.views,
                 device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             )
-            save_weights(teacher.network, base.folder / TEACHER_WEIGHTS)
+            save_weights(network, weights)
             write_json(run / TEACHER, result)
-            run.record(COMMAND, key, [TEACHER, Path(TEACHER_WEIGHTS).name])
+            run.record(COMMAND, key, [TEACHER, weights.name])
     return read_record(run / TEACHER, TeacherResult)

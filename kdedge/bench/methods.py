@@ -7,33 +7,20 @@ from functools import partial
 from pathlib import Path
 
 from kdedge.bench import plot, table
-from kdedge.bench.cells import (
-    TEACHER_WEIGHTS,
-    Cell,
-    CellResult,
-    TeacherResult,
-    measure_cost,
-    perform_cell,
-    prepare_teacher,
-)
-from kdedge.bench.contenders import LABELS, STANDARDIZED, TUNED, Contender, contender, tuning
+from kdedge.bench.cells import Cell, CellResult, measure_cost
+from kdedge.bench.contenders import LABELS, STANDARDIZED, TUNED, contender, tuning
 from kdedge.bench.cost import Cost
+from kdedge.bench.grid import Grid
 from kdedge.bench.table import Comparison
 from kdedge.bench.workers import perform_all
 from kdedge.core import console
-from kdedge.core.console import percent
 from kdedge.core.deployment import Export, Gate
 from kdedge.core.errors import KdedgeError
-from kdedge.core.load import LoadedRecipe, load_recipe, validate
+from kdedge.core.load import LoadedRecipe, load_recipe
 from kdedge.core.recipe import Recipe
 from kdedge.core.rundir import write_json, write_text
-from kdedge.core.source import Source
-from kdedge.distill.base import METHODS
-from kdedge.distill.job import cpu_threads
 from kdedge.pipeline.distill import labels_only
 from kdedge.pipeline.environment import environment
-from kdedge.pipeline.names import check_names, check_networks
-from kdedge.pipeline.project import Project, open_project
 
 BASE = Path(__file__).parent / "base.yaml"
 
@@ -60,10 +47,10 @@ def compare(asked: Asked) -> None:
     Raises:
         KdedgeError: what cannot be trained, before anything is; or, when all else is written, what failed.
     """
-    grid = Grid(asked)
+    grid = MethodGrid(asked)
     first = [grid.cell(each, grid.seeds[0]) for each in (*grid.contenders, *grid.trials)]
     grid.check(first[: len(grid.contenders) + 1])
-    teacher = grid.prepare(first)
+    [teacher] = grid.prepare(first)
     tried = grid.tune()
     chosen = max(tried, key=lambda result: result.validation_top1).contender
     console.say(f"{TUNED}: {chosen}")
@@ -90,59 +77,17 @@ def compare(asked: Asked) -> None:
         raise KdedgeError(f"{len(errors)} of {len(cells)} trainings failed", "", "\n  ".join(errors))
 
 
-class Grid:
-    """One comparison: its base recipe, its contenders, its folder."""
+class MethodGrid(Grid):
+    """The grid of what was asked for, with the trials that plain KD is tuned by."""
 
     def __init__(self, asked: Asked) -> None:
-        self.base, self.jobs = load_base(asked), asked.jobs
-        recipe = self.base.recipe
+        base = load_base(asked)
+        recipe = base.recipe
         wanted = dict.fromkeys((LABELS, STANDARDIZED, *asked.methods))
-        self.contenders, self.trials = [contender(item, recipe) for item in wanted], tuning(recipe)
-        self.seeds = [recipe.seed + number for number in range(asked.seeds)]
         pair = (recipe.data.name, Path(recipe.teachers[0].name).name, Path(recipe.student.name).name)
-        self.folder = (asked.out or Path("bench") / "-".join(pair).replace(":", "-")).absolute()
-
-    def cell(self, each: Contender, seed: int) -> Cell:
-        """One contender's training by one seed, from the comparison's own copy of the teacher's weights."""
-        base = self.base.recipe
-        teacher = base.teachers[0].model_copy(update={"checkpoint": TEACHER_WEIGHTS, "training": None, "teachers": ()})
-        listens = any(METHODS.get(use.name).needs_teacher for phase in each.phases for use in phase.methods)
-        starts = base.student.lighten is not None and base.student.lighten.init == "teacher"
-        cores = max(1, cpu_threads(base.run) // self.jobs)
-        changes = {
-            "name": f"{each.run_name}-{seed}",
-            "seed": seed,
-            "phases": each.phases,
-            "peers": each.peers,
-            "teachers": (teacher,) if listens or starts else (),
-            "run": base.run.model_copy(update={"threads": base.run.threads or cores}),
-        }
-        source = Source(each.label, base.model_copy(update=changes).model_dump(mode="json"))
-        return Cell(each.label, validate(Recipe, source), self.folder, self.base.folder)
-
-    def check(self, cells: Sequence[Cell]) -> None:
-        """Raises RecipeError when names, options, networks and methods do not fit."""
-        check_networks(checked(self.whole().project()))
-        for cell in cells:
-            check_networks(checked(cell.project()))
-
-    def whole(self) -> Cell:
-        """The base recipe itself, its teacher's checkpoint by its full path."""
-        base = self.base.recipe
-        if base.teachers[0].checkpoint:
-            path = open_project(self.base, self.folder).checkpoint(base.teachers[0])
-            teacher = base.teachers[0].model_copy(update={"checkpoint": str(path.absolute())})
-            base = base.model_copy(update={"teachers": (teacher,)})
-        return Cell("base", base, self.folder, self.base.folder)
-
-    def prepare(self, cells: Sequence[Cell]) -> TeacherResult:
-        name = self.base.recipe.teachers[0].name
-        console.say(f"teacher {name}: loading or training it, and asking it what the methods want to know")
-        [found] = perform_all(partial(prepare_teacher, list(cells)), [self.whole()], 1)
-        if isinstance(found, KdedgeError):
-            raise found
-        console.say(f"teacher {name}: {percent(found.top1)} top-1 on the test images")
-        return found
+        folder = asked.out or Path("bench") / "-".join(pair).replace(":", "-")
+        super().__init__(base, [contender(item, recipe) for item in wanted], asked.seeds, folder, asked.jobs)
+        self.trials = tuning(recipe)
 
     def tune(self) -> list[CellResult]:
         """Plain KD by every temperature and weight, for the first seed."""
@@ -155,25 +100,6 @@ class Grid:
         """What each contender costs; one that cannot be measured is told of when it is trained."""
         found = zip(cells, perform_all(partial(measure_cost, reference), cells, self.jobs), strict=True)
         return {cell.contender: cost for cell, cost in found if isinstance(cost, Cost)}
-
-    def train(self, cells: Sequence[Cell]) -> tuple[list[CellResult], list[str]]:
-        """Results, and what went wrong with the others."""
-
-        def said(cell: Cell, result: CellResult) -> None:
-            console.say(f"{cell.contender}, seed {result.seed}: {percent(result.top1)}")
-
-        found = perform_all(perform_cell, cells, self.jobs, said)
-        failed = [
-            f"{cell.contender}, seed {cell.recipe.seed}: {each}"
-            for cell, each in zip(cells, found, strict=True)
-            if isinstance(each, KdedgeError)
-        ]
-        return [each for each in found if isinstance(each, CellResult)], failed
-
-
-def checked(project: Project) -> Project:
-    check_names(project)
-    return project
 
 
 def load_base(asked: Asked) -> LoadedRecipe:

@@ -10,6 +10,7 @@ from kdedge.bench.contenders import LABELS, REFERENCES, STANDARDIZED, TUNED
 from kdedge.bench.cost import ROUNDS, Cost
 from kdedge.core.console import many, percent, size
 from kdedge.core.report import Record
+from kdedge.report.ablation import points, spread
 
 DEAR = 1.6
 """Times plain KD's seconds, beyond which a line says so."""
@@ -115,17 +116,6 @@ def why_dear(cost: Cost) -> str:
 def times(cost: Cost) -> str:
     """Plain KD's: the median over rounds, the least and the greatest."""
     return f"{cost.times_kd:.2f} ({'..'.join(f'{end:.2f}' for end in cost.times_kd_range)})"
-
-
-def spread(values: Sequence[float]) -> str:
-    """Percent: the mean and the sample standard deviation."""
-    deviation = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{100 * statistics.mean(values):.2f}{deviation}"
-
-
-def points(gain: float | None) -> str:
-    """A difference of fractions in percentage points."""
-    return "-" if gain is None else f"{100 * gain:+.2f}"
 
 
 def markdown(made: Comparison, found: Sequence[Line]) -> str:

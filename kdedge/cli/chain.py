@@ -162,53 +162,6 @@ def profile(
 
 
 @app.command()
-def gate(
-    run: RunFolder = None,
-    baseline: Annotated[
-        Path | None, typer.Option(help="Numbers to hold the run against, instead of the recipe's.")
-    ] = None,
-    update: Annotated[bool, typer.Option("--update", help="Write the run's numbers to the baseline.")] = False,
-    reason: Annotated[str, typer.Option(help="Why the baseline changes; goes into it.")] = "",
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="BOARD", help="The numbers of a board, by its folder under the run's devices/."),
-    ] = None,
-    against: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="RUN|MODEL.onnx", help="Measure the run beside this one now, in turns, until it is clear; a minute."
-        ),
-    ] = None,
-    target: Annotated[
-        str, typer.Option(metavar="local|ssh://[USER@]HOST[:PORT]", help="Where --against measures.")
-    ] = "local",
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a device that another run measures on.")] = 0,
-    advisory: Advisory = False,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
-    """Hold a run against its budgets. Exit code 0 kept, 1 broken, 3 nothing to compare with, 4 unstable."""
-    output(quiet, as_json)
-    given = {"--baseline": baseline, "--update": update, "--device": device}
-    from kdedge.pipeline.project import reopen
-
-    if against is not None:
-        if clash := next((name for name, value in given.items() if value), None):
-            raise KdedgeError(f"--against and {clash}", "each says what the run is held against", "kdedge gate --help")
-        from kdedge.pipeline.against import gate_against
-        from kdedge.profile.targets import parse_target
-
-        raise typer.Exit(gate_against(reopen(run), against, parse_target(target, wait=wait), advisory))
-    if target != "local":
-        raise KdedgeError(
-            "--target", "only --against measures; the gate of budgets reads", "kdedge gate --device BOARD"
-        )
-    from kdedge.pipeline.whole import decide_gate
-
-    raise typer.Exit(decide_gate(reopen(run).with_baseline(baseline).on_device(device), update, reason, advisory))
-
-
-@app.command()
 def report(run: RunFolder = None, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """One self-contained HTML page about a run. Beside its ONNX files, the model card."""
     output(quiet, as_json)

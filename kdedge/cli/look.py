@@ -111,18 +111,21 @@ def compare(
         typer.Option(metavar="BOARD", help="The numbers of a board, by its folder under the runs' devices/."),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write compare.md, compare.json and compare.svg there.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Runs side by side. The Pareto front of accuracy against latency, size and energy, and what dominates what."""
+    """Runs side by side. Pareto fronts of accuracy against latency, size, memory, energy, and what dominates what."""
     output(False, as_json)
     from kdedge.pipeline.compare import compare as side_by_side
 
-    side_by_side(runs, device, markdown)
+    side_by_side(runs, device, markdown, out)
 
 
 @app.command()
 def clean(yes: Annotated[bool, typer.Option("--yes", help="Remove them.")] = False, as_json: AsJson = False) -> None:
-    """What runs and cached teachers take on disk. Removed if asked."""
+    """What runs, cached teachers and kept runs take on disk. Removed if asked."""
     output(False, as_json)
     from kdedge.pipeline.clean import run as sweep
 

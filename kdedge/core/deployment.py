@@ -99,7 +99,7 @@ class Profile(Section):
     batch: int = Field(1, ge=1)
     threads: int | None = Field(None, ge=1)
     energy: bool = False
-    """Measure the energy of an inference as well, after and apart from latency: three times 30 s a model."""
+    """Measure the energy of an inference as well, after and apart from latency: four times 30 s a model."""
     lock_clocks: bool = False
     """Pin the clocks to the highest while measuring (needs root there), and put them back."""
     power_mode: str | None = None
@@ -110,18 +110,19 @@ class Budget(Section):
     """A limit on one metric: absolute, or as a change against a baseline."""
 
     metric: str
-    """As the gate prints it, such as int8/top1 or fp32/latency_median_ms."""
+    """As the gate prints it, such as int8/top1, or a pattern, such as */latency_p95_ms."""
     min: float | None = None
     max: float | None = None
     max_change: float | None = Field(None, ge=0)
-    """Largest change for the worse against the baseline: a fraction of it, or points for accuracy."""
+    """Largest change for the worse against the baseline, instead of the default: a fraction of it, or points for
+    accuracy."""
     advisory: bool = False
-    """Report a breach, but do not fail."""
+    """Report a breach, or a change for the worse, but do not fail."""
 
     @model_validator(mode="after")
     def _some_limit(self) -> "Budget":
-        if self.min is None and self.max is None and self.max_change is None:
-            raise ValueError("give min, max or max_change")
+        if self.min is None and self.max is None and self.max_change is None and not self.advisory:
+            raise ValueError("give min, max, max_change or advisory: true")
         return self
 
 
@@ -129,6 +130,9 @@ class Gate(Section):
     budgets: tuple[Budget, ...] = ()
     baseline: str | None = None
     """JSON file written by kdedge gate --update; relative to the recipe."""
+    look_back: int = Field(10, ge=0, le=20)
+    """Earlier baselines that the oldest is looked for among, against which the limits on change hold as well, so that
+    slow creep is seen; 0: none."""
 
 
 class Licenses(Section):

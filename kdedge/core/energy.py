@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 class Part(BaseModel):
     """Of a record, which has the schema's version."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class Spread(Part):
@@ -17,6 +17,8 @@ class Spread(Part):
     """None with one repeat."""
     lowest: float
     highest: float
+    values: tuple[float, ...] = ()
+    """In order; empty in records of before they were kept."""
 
     def __str__(self) -> str:
         return f"{self.mean:.3g}" + (f" +- {self.std:.2g}" if self.std is not None else "")

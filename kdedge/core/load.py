@@ -25,6 +25,8 @@ class LoadedRecipe:
     source: Source
     folder: Path
     """What relative paths in the recipe are relative to."""
+    given: tuple[str, ...] = ()
+    """The recipe as it was named, and each override."""
 
 
 def shipped(kind: Literal["recipes", "export"]) -> dict[str, Path]:
@@ -71,7 +73,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> LoadedRecipe:
         override(source, text)
     source.data.setdefault("name", path.stem)
     merge_preset(source, path.parent)
-    return LoadedRecipe(validate(Recipe, source), source, path.parent.resolve())
+    return LoadedRecipe(validate(Recipe, source), source, path.parent.resolve(), (name, *overrides))
 
 
 def load_preset(name: str) -> Export:

@@ -30,7 +30,7 @@ class PairedTimes(Record):
 
 
 class AgainstReport(Record):
-    against: str
-    """Name of the run or file that was the base."""
     result: GateResult
     times: list[PairedTimes]
+    onnx: dict[str, str] = Field({})
+    """SHA-256 of the run's ONNX files, by precision."""

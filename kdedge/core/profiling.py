@@ -25,6 +25,8 @@ class Distribution(Record):
     """95 % interval of the median, bootstrapped over processes; None with fewer than two."""
     outliers: int = 0
     """Samples above the third quartile by more than three interquartile ranges; kept in all figures."""
+    by_process: dict[str, list[float]] = Field({})
+    """p50 and p95 of each process, in order: the process is the unit of a comparison."""
 
 
 class ProcessSample(Record):
@@ -97,6 +99,8 @@ class ProfileReport(Record):
     samples: list[ProcessSample]
     device: dict[str, Any]
     """Fingerprint: board, CPU, memory, kernel, governor, versions."""
+    throttled: list[str] = Field([])
+    """What slowed the machine down meanwhile."""
     energy: Energy | None = None
     """None where it was not asked for."""
     notes: list[str] = Field([])

@@ -4,11 +4,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kdedge.core.correctness import Correctness
 from kdedge.core.precision import Fragility, Layout
 
 
 class Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     schema_version: int = 1
 
@@ -92,6 +93,8 @@ class Hop(Record):
     """Mean absolute difference, relative in the same way."""
     agreement: float | None = None
     quality: Quality
+    correctness: Correctness | None = None
+    """None in records of before it was kept."""
     problems: list[str] = []
     """Tolerances that were exceeded."""
     notes: list[str] = []
@@ -101,6 +104,8 @@ class ExportedFile(Record):
     path: str
     bytes: int
     sha256: str
+    layers: int | None = None
+    """Nodes of an ONNX file."""
     notes: list[str] = []
     """Such as 'fp16 storage, fp32 compute on this provider'."""
 
@@ -197,11 +202,16 @@ class ExportReport(Record):
         """What a reader should be warned of."""
         return self.fragility.warned() if self.fragility else []
 
-    def quality(self, precision: str, output: str = "logits") -> Quality | None:
+    def hop(self, precision: str, output: str = "logits") -> Hop | None:
         """Of the built engine; of the ONNX file where no engine was compared."""
-        found = {hop.name: hop.quality for hop in self.hops}
+        found = {hop.name: hop for hop in self.hops}
         exit_ = "" if output == "logits" else f"{output}/"
         return found.get(f"{exit_}engine-{precision}") or found.get(f"{exit_}onnx-{precision}")
+
+    def quality(self, precision: str, output: str = "logits") -> Quality | None:
+        """Of that hop."""
+        hop = self.hop(precision, output)
+        return hop.quality if hop else None
 
 
 Verdict = Literal["pass", "regression", "incomparable", "unstable", "insufficient"]
@@ -212,7 +222,11 @@ class Metric(Record):
     unit: str
     better: Literal["higher", "lower"]
     stable: bool = True
-    """False when the measurement behind it did not settle."""
+    """False when the measurement behind it did not settle, or was throttled."""
+    trouble: str = ""
+    """Why it is not stable."""
+    samples: list[float] = []
+    """Of a measured one: the value of each process that counts; of energy, of each repeat."""
 
 
 class Check(Record):
@@ -234,11 +248,5 @@ class GateResult(Record):
     warnings: list[str] = []
     metrics: dict[str, Metric] = Field(default_factory=dict)
     baseline: str | None = None
-
-
-class Baseline(Record):
-    fingerprint: dict[str, Any]
-    metrics: dict[str, Metric]
-    reason: str = ""
-    created: str = ""
-    tool: dict[str, str] = {}
+    against: str = ""
+    """Name of the other model, where two were measured in turns; empty where budgets were held."""

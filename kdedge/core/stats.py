@@ -1,6 +1,6 @@
 """Numbers from samples, as pure functions of numpy arrays."""
 
-import math
+from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +41,14 @@ def median_interval(
     return float(low), float(high)
 
 
+def share_interval(share: float, count: int) -> tuple[float, float]:
+    """95 % interval of a share of `count` that was observed: Wilson, J. Am. Stat. Assoc. 22 (1927) 209."""
+    z2 = 1.959964**2
+    middle = share + z2 / (2 * count)
+    half = sqrt(z2 * share * (1 - share) / count + (z2 / (2 * count)) ** 2)
+    return (middle - half) / (1 + z2 / count), (middle + half) / (1 + z2 / count)
+
+
 def distribution(processes: list[Array]) -> Distribution:
     """Summarise the samples of several processes; nothing is left out of any figure."""
     samples = np.concatenate(processes)
@@ -56,6 +64,7 @@ def distribution(processes: list[Array]) -> Distribution:
         percentiles={f"p{p}": percentile(samples, p) if supported(len(samples), p) else None for p in PERCENTILES},
         median_interval=median_interval(processes),
         outliers=int((samples > high + 3 * (high - low)).sum()),
+        by_process={f"p{p}": [percentile(process, p) for process in processes] for p in (50, 95)},
     )
 
 
@@ -96,12 +105,6 @@ def output_error(reference: NDArray[np.floating], candidate: NDArray[np.floating
     gap = np.abs(np.asarray(candidate, dtype=np.float64) - np.asarray(reference, dtype=np.float64))
     scale = max(float(np.abs(reference).max()), 1e-12)
     return float(gap.max()) / scale, float(gap.mean()) / scale
-
-
-def sign_test(worse: int, better: int) -> float:
-    """One-sided p-value of paired comparisons: the chance of `worse` or more of them all if both were as likely."""
-    count = worse + better
-    return float(sum(math.comb(count, k) for k in range(worse, count + 1)) / 2**count)
 
 
 class Answers(NamedTuple):

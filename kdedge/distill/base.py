@@ -6,7 +6,7 @@ Losses are means over the samples and free of batch size and map size, so that a
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -121,6 +121,24 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def __init__(self, config: MethodConfig, student: Network, teacher: Network | None) -> None:
         super().__init__()
+        self._weighed: Callable[[str], bool] | None = None
+        self.silent: set[str] = set()
+        """Terms that were asked for and do not count."""
+
+    def narrow(self, weighed: Callable[[str], bool]) -> None:
+        """Go without the terms that are never weighed, by their names after the method's."""
+        self._weighed = weighed
+        self.prune()
+
+    def counts(self, term: str) -> bool:
+        """Whether a term is weighed at any time; one that is not need not be computed, and is told of by asking."""
+        if self._weighed is None or self._weighed(term):
+            return True
+        self.silent.add(term)
+        return False
+
+    def prune(self) -> None:
+        """Drop layers and features that only terms which do not count need."""
 
     @abstractmethod
     def loss(self, step: Step) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Literal, cast
 
@@ -16,7 +17,7 @@ from kdedge.distill.base import METHODS, Method, Network, Step, View
 from kdedge.distill.int8 import FakeInt8
 from kdedge.distill.phases import schedule_factor
 from kdedge.distill.teachers import Answer, mean_answer
-from kdedge.distill.weights import check_terms, term_weight
+from kdedge.distill.weights import check_terms, counts, term_weight
 from kdedge.models.features import FeatureTap
 
 LABELS = "cross_entropy"
@@ -47,6 +48,7 @@ def build_methods(
         if chosen == MEAN and method.teacher_features:
             why = "it looks at features, and several teachers have no mean of those"
             raise ModelError(f"method {use.name!r} cannot learn from the mean", why, "teacher: 0")
+        method.narrow(partial(counts, use, kind.terms))
         built[use.name] = method
     return built
 
@@ -175,4 +177,5 @@ class Objective(nn.Module):
         """Raises ModelError when the recipe speaks of a term that no method has."""
         for use in self.phase.methods:
             if use.terms:
-                check_terms(use, [term for term in terms if term.startswith(f"{use.name}/")])
+                silent = cast(Method, self.methods[use.name]).silent
+                check_terms(use, [*silent, *(term for term in terms if term.startswith(f"{use.name}/"))])

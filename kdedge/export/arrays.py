@@ -17,3 +17,14 @@ class Arrays(NamedTuple):
 def read_arrays(path: Path) -> Arrays:
     with np.load(path, allow_pickle=False) as file:
         return Arrays(*(file[name] for name in Arrays._fields))
+
+
+class Labels(NamedTuple):
+    labels: NDArray[np.int64]
+    ids: NDArray[np.int64]
+
+
+def read_labels(path: Path) -> Labels:
+    """All but the images, which are not even read."""
+    with np.load(path, allow_pickle=False) as file:
+        return Labels(*(file[name] for name in Labels._fields))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge.core.precision import Fragility
-from kdedge.core.stats import sign_test
+from kdedge.core.significance import sign_test
 from kdedge.export.parity import Labels, Logits, judged
 
 

@@ -249,6 +249,10 @@ def load(path: Path) -> ModelProto:
     return graph
 
 
+def count_nodes(path: Path) -> int:
+    return len(onnx.load(path, load_external_data=False).graph.node)
+
+
 def save(graph: ModelProto, out: Path) -> None:
     """Check the graph, types and shapes included, and write it in one piece."""
     onnx.checker.check_model(graph, full_check=True)

@@ -9,6 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from kdedge.core.correctness import correctness
 from kdedge.core.deployment import Tolerance
 from kdedge.core.errors import ModelError
 from kdedge.core.report import Hop
@@ -95,7 +96,9 @@ def compare(
         ModelError: the two hops, or the labels, are not of the same images.
     """
     check_same(name, candidate, reference, labels)
-    hop = Hop(name=name, reference=reference_name, quality=classify(judged(candidate.outputs, labels), labels))
+    outputs = judged(candidate.outputs, labels)
+    right = correctness((outputs.argmax(axis=1) == labels).tolist(), candidate.ids.tolist(), labels.tolist())
+    hop = Hop(name=name, reference=reference_name, quality=classify(outputs, labels), correctness=right)
     finite = np.isfinite(candidate.outputs).all(axis=1)
     if not finite.all():
         count = f"{np.isnan(candidate.outputs).sum()} NaN, {np.isinf(candidate.outputs).sum()} Inf"

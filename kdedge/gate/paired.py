@@ -6,15 +6,11 @@ from typing import NamedTuple
 from kdedge.core.console import quantity
 from kdedge.core.paired import PairedTimes
 from kdedge.core.report import Check, GateResult, Metric
-from kdedge.core.stats import sign_test
-from kdedge.gate.rules import change, margin, worst
-
-SLOWER, SLOWER_MS = 0.03, 0.01
-"""A slow-down counts that exceeds both."""
-LARGER = {"bytes": 0.01, "count": 0.0}
-"""Growth that is allowed, by unit: names and notes in a file are no weights."""
-WORSE, SIGNIFICANT = 0.001, 0.05
-"""Top-1 that may be lost, as a fraction; more is a regression where chance explains it with less than this."""
+from kdedge.core.significance import sign_test
+from kdedge.gate.change import change, margin
+from kdedge.gate.limits import LARGER, SIGNIFICANT, SLOWER, SLOWER_MS, WORSE
+from kdedge.gate.rules import worst
+from kdedge.gate.sequential import LOOKS
 
 
 class Answered(NamedTuple):
@@ -104,4 +100,21 @@ def vanished(precision: str) -> Check:
 def decide_paired(checks: Iterable[Check], warnings: list[str], against: str) -> GateResult:
     found = list(checks)
     verdict = worst(check.verdict for check in found) if found else "insufficient"
-    return GateResult(verdict=verdict, checks=found, warnings=warnings, baseline=f"{against}, measured beside the run")
+    return GateResult(verdict=verdict, checks=found, warnings=warnings, against=against)
+
+
+def advice(times: Iterable[PairedTimes], seconds: float) -> list[str]:
+    """What to do where it did not become clear whether the run is slower, at most one sentence.
+
+    Args:
+        seconds: that the measurements had.
+    """
+    open_ = [each for each in times if each.outcome == "unstable"]
+    if not open_:
+        return []
+    hot = any(each.throttled for each in open_)
+    ways = ["let the machine cool down" if hot else "stop what else runs on the machine"]
+    ways.append("measure on one that does nothing else (--target ssh://user@board)")
+    if any(len(each.ratios) + len(each.throttled) < LOOKS[-1] for each in open_) and not hot:
+        ways.append(f"give it longer (--seconds {3 * seconds:g})")
+    return [f"{', '.join(each.name for each in open_)}: too unsteady to tell; {', or '.join(ways)}"]

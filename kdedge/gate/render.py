@@ -7,14 +7,23 @@ from kdedge.core.markdown import escaped, table
 from kdedge.core.report import Check, GateResult, Verdict
 
 COLUMNS = ("metric", "value", "limit", "baseline", "verdict", "why")
-MARKER = "<!-- kdedge gate -->"
+MARKER, MARKER_AGAINST = "<!-- kdedge gate -->", "<!-- kdedge against -->"
+"""What a bot finds its comment by; a pull request may have one of each."""
 HEADLINES: dict[Verdict, str] = {
     "pass": "passed",
     "regression": "failed: a budget is not kept",
     "incomparable": "undecided: the baseline is from another environment",
     "unstable": "undecided: a measurement did not settle",
-    "insufficient": "undecided: there is no baseline to compare with",
+    "insufficient": "undecided: there is too little to compare with",
 }
+AGAINST: dict[Verdict, str] = {
+    "pass": "passed: no worse than",
+    "incomparable": "undecided: cannot be held against",
+    "unstable": "undecided: too unsteady to tell whether it is slower than",
+    "insufficient": "undecided: too little was measured to hold it against",
+}
+WORSE = {"ms": "slower", "fraction": "less accurate", "bytes": "larger", "count": "larger"}
+"""By the unit of what is."""
 JUNIT_KINDS: dict[Verdict, str] = {
     "regression": "failure",
     "unstable": "error",
@@ -46,16 +55,34 @@ def verdict(check: Check) -> str:
     return f"{check.verdict} (advisory)" if check.advisory and check.verdict != "pass" else check.verdict
 
 
+def columns(result: GateResult) -> list[str]:
+    return ["base" if result.against and name == "baseline" else name for name in COLUMNS]
+
+
 def headline(result: GateResult) -> str:
-    return f"gate {HEADLINES[result.verdict]}"
+    if not result.against:
+        return f"gate {HEADLINES[result.verdict]}"
+    if result.verdict == "regression":
+        return f"gate failed: {worse(result)} than {result.against}"
+    return f"gate {AGAINST[result.verdict]} {result.against}"
+
+
+def worse(result: GateResult) -> str:
+    """In what ways it is."""
+    missed = (check for check in result.checks if check.verdict == "regression" and not check.advisory)
+    ways = list(dict.fromkeys(WORSE.get(check.unit, "worse") for check in missed))
+    return " and ".join(ways)
 
 
 def markdown(result: GateResult) -> str:
     """For a comment that a bot finds again by its hidden first line."""
-    lines = [MARKER, f"### kdedge {headline(result)}", ""]
+    marker = MARKER_AGAINST if result.against else MARKER
+    lines = [marker, f"### kdedge {escaped(headline(result))}", ""]
     if result.checks:
-        lines += [*table(COLUMNS, rows(result)), ""]
+        lines += [*table(columns(result), rows(result)), ""]
     lines += [f"- warning: {escaped(text)}" for text in result.warnings]
+    if result.against:
+        lines.append(f"- base: {escaped(result.against)}, measured in turns with the run")
     if result.baseline:
         lines.append(f"- baseline: {escaped(result.baseline)}")
     if result.metrics:
@@ -72,23 +99,27 @@ def markdown(result: GateResult) -> str:
 
 
 def all_checks(result: GateResult) -> list[Check]:
-    """What was checked, and the baseline itself where it alone is why nothing passes."""
+    """What was checked, and the baseline, or the other model, where it alone is why nothing passes."""
     blocking = {check.verdict for check in result.checks if not check.advisory}
     if result.verdict == "pass" or result.verdict in blocking:
         return result.checks
-    why = HEADLINES[result.verdict]
-    return [*result.checks, Check(metric="baseline", value=None, limit="at hand", verdict=result.verdict, reason=why)]
+    name, why = "base" if result.against else "baseline", headline(result).removeprefix("gate ")
+    return [*result.checks, Check(metric=name, value=None, limit="at hand", verdict=result.verdict, reason=why)]
 
 
 def junit(result: GateResult) -> str:
     """One testcase a check.  An advisory check never fails: what it found is the text of a skipped one."""
     checks = all_checks(result)
-    suite = ElementTree.Element("testsuite", name="kdedge gate", tests=str(len(checks)))
+    suite = ElementTree.Element("testsuite", name=suite_name(result), tests=str(len(checks)))
     kinds = [add_case(suite, check) for check in checks]
     for attribute, kind in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         suite.set(attribute, str(kinds.count(kind)))
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def suite_name(result: GateResult) -> str:
+    return printable(f"kdedge gate against {result.against}" if result.against else "kdedge gate")
 
 
 def add_case(suite: ElementTree.Element, check: Check) -> str | None:

@@ -1,27 +1,30 @@
-"""the records of several runs -> one table, and which run dominates which"""
+"""the records of several runs -> one table, and which run dominates which; compare.md, compare.json, compare.svg"""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from kdedge.core import console
 from kdedge.core.deployment import Precision
 from kdedge.core.errors import KdedgeError
 from kdedge.core.profiling import ProfileReport
-from kdedge.core.report import Metric
-from kdedge.gate.baseline import fingerprint_of
-from kdedge.gate.rules import collect, cost
+from kdedge.core.report import ExportReport
+from kdedge.core.rundir import write_json, write_text
+from kdedge.core.stats import share_interval
+from kdedge.gate.baseline import machine_of
+from kdedge.gate.metrics import collect
 from kdedge.pipeline.gate import read_records
 from kdedge.pipeline.project import Project, reopen
 from kdedge.report.card import model_name
 from kdedge.report.compare import COLUMNS, Entry, fronts, markdown, plain, rows, sentences
 
 
-def compare(runs: Sequence[Path], device: str | None, as_markdown: bool) -> None:
+def compare(runs: Sequence[Path], device: str | None, as_markdown: bool, out: Path | None = None) -> None:
     """Show runs side by side.
 
     Args:
         device: a board's folder in each run; its numbers instead of this machine's.
+        out: a folder for the table, the numbers and a figure of the fronts.
 
     Raises:
         KdedgeError: fewer than two runs, one of them twice, or one that was not profiled.
@@ -38,22 +41,54 @@ def compare(runs: Sequence[Path], device: str | None, as_markdown: bool) -> None
         console.show_table("compare", COLUMNS, rows(entries))
         for sentence in sentences(entries, list(fronts(entries))):
             console.show_text(sentence)
+    if out:
+        write(entries, out)
     console.emit(plain(entries))
+
+
+def write(entries: Sequence[Entry], folder: Path) -> None:
+    """The figure is left out where no two runs can be compared."""
+    found = list(fronts(entries))
+    text = markdown(entries)
+    if found:
+        from kdedge.report.pareto import fronts_file
+
+        write_text(folder / "compare.svg", fronts_file(entries, found))
+        text += "\n![Accuracy against cost; the dashed line is the Pareto front](compare.svg)\n"
+    else:
+        (folder / "compare.svg").unlink(missing_ok=True)
+        console.warn("no figure: no two of the runs can be compared in anything")
+    write_text(folder / "compare.md", text)
+    write_json(folder / "compare.json", plain(entries))
+    console.say(f"{folder / 'compare.md'}, compare.json" + (" and compare.svg beside it" if found else " beside it"))
 
 
 def entry_of(name: str, project: Project) -> Entry:
     training, export, profiles = read_records(project)
-    metrics = collect(training, export, profiles) | energies(profiles)
+    precisions = tuple(name for name in get_args(Precision) if name in export.onnx)
     return Entry(
         name=name,
         student=model_name(export.deployed(training.student)),
-        metrics=metrics,
-        precisions=tuple(name for name in get_args(Precision) if name in export.onnx),
-        machine=fingerprint_of(profiles).get("match", {}),
+        metrics=collect(training, export, profiles),
+        precisions=precisions,
+        machine=machine_of(profiles),
+        test_set=test_set(project, export),
+        intervals=intervals(export, profiles),
     )
 
 
-def energies(profiles: Sequence[ProfileReport]) -> dict[str, Metric]:
-    """Above idle power, of each model where it was measured."""
-    measured = [(profile.name, profile.energy) for profile in profiles if profile.energy]
-    return {f"{name}/energy_net_mj": cost(energy.net_mj.mean, "mJ") for name, energy in measured}
+def test_set(project: Project, export: ExportReport) -> dict[str, Any]:
+    """What tells whether two runs answered the same images."""
+    hop = next(iter(export.hops), None)
+    return {
+        "data": project.recipe.data.name,
+        "images": hop.quality.images if hop else None,
+        "labels": hop.correctness.of[:8] if hop and hop.correctness else None,
+    }
+
+
+def intervals(export: ExportReport, profiles: Sequence[ProfileReport]) -> dict[str, tuple[float, float]]:
+    qualities = {name: export.quality(name) for name in export.onnx}
+    found = {f"{name}/top1": share_interval(each.top1, each.images) for name, each in qualities.items() if each}
+    medians = {f"{each.name}/latency_median_ms": each.latency.median_interval for each in profiles}
+    return found | {name: interval for name, interval in medians.items() if interval}

@@ -20,7 +20,7 @@ from kdedge.export.arrays import read_arrays
 from kdedge.export.exits import cut
 from kdedge.export.fragility import Pair, fragility
 from kdedge.export.int8 import Calibrated
-from kdedge.export.onnx import INPUT, NO_EXITS, Outputs, export_onnx
+from kdedge.export.onnx import INPUT, NO_EXITS, Outputs, count_nodes, export_onnx
 from kdedge.export.parity import refuse
 from kdedge.export.precision import to_fp16
 from kdedge.export.sensitivity import Judge, ask, within_limit
@@ -241,7 +241,8 @@ class Exporting:
     def describe(self, path: Path) -> ExportedFile:
         name = str(path.relative_to(self.run.path))
         self.artifacts.append(name)
-        return ExportedFile(path=name, bytes=path.stat().st_size, sha256=sha256_file(path))
+        layers = count_nodes(path) if path.suffix == ".onnx" else None
+        return ExportedFile(path=name, bytes=path.stat().st_size, sha256=sha256_file(path), layers=layers)
 
 
 def refuse_float(path: str, library: str, built: dict[str, int]) -> None:

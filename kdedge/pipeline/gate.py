@@ -1,28 +1,27 @@
 """training.json, export.json, profile/*.json -> gate.json, gate.md, gate.xml"""
 
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from kdedge.core import console
 from kdedge.core.device import DeviceReport
 from kdedge.core.errors import Incomparable, KdedgeError
+from kdedge.core.gating import Baseline, Snapshot
 from kdedge.core.profiling import ProfileReport
-from kdedge.core.report import ExportReport, GateResult, Metric, TrainingReport
+from kdedge.core.report import Check, ExportReport, GateResult, TrainingReport
 from kdedge.core.rundir import read_record, write_json, write_text
-from kdedge.gate.baseline import fingerprint_of, load_baseline, make_baseline
+from kdedge.gate.baseline import held, load_baseline, make_baseline, save_baseline
+from kdedge.gate.metrics import snapshot
 from kdedge.gate.render import junit, markdown
-from kdedge.gate.rules import collect, decide, worst
+from kdedge.gate.rules import decide, worst
 from kdedge.pipeline.project import DEVICE, DEVICES, EXPORT, GATE, TRAINING, Project
 from kdedge.pipeline.show import show_gate
 
 
 def run(project: Project) -> list[str]:
     """Decide; a failure is for the caller to act on, after it has been recorded."""
-    training, export, profiles = read_records(project)
-    baseline = project.baseline()
-    metrics = collect(training, export, profiles)
-    result = hold_against(baseline, metrics, project, fingerprint_of(profiles))
+    result = hold_against(project, snapshot(*read_records(project)))
     write_json(project.run / GATE, result)
     write_text(project.run / "gate.md", markdown(result))
     write_text(project.run / "gate.xml", junit(result))
@@ -30,17 +29,28 @@ def run(project: Project) -> list[str]:
     return [GATE, "gate.md", "gate.xml"]
 
 
-def hold_against(
-    baseline: Path | None, metrics: dict[str, Metric], project: Project, fingerprint: dict[str, Any]
-) -> GateResult:
+def hold_against(project: Project, found: Snapshot) -> GateResult:
     """Without the baseline that is named nothing passes, but what can be said without it is said."""
     try:
-        known = load_baseline(baseline) if baseline else None
+        known = read_baseline(project)
     except Incomparable as error:
-        result = decide(metrics, project.recipe.gate, None, fingerprint)
+        result = decide(found, project.recipe.gate, None)
         warnings = [*result.warnings, str(error)]
         return result.model_copy(update={"verdict": worst((result.verdict, "insufficient")), "warnings": warnings})
-    return decide(metrics, project.recipe.gate, known, fingerprint)
+    return decide(found, project.recipe.gate, known)
+
+
+def read_baseline(project: Project) -> Baseline | None:
+    """None where the recipe names none.  Its errors go into files, and so tell no place on this machine."""
+    path = project.baseline()
+    return load_baseline(path, shown_path(path, project.folder)) if path else None
+
+
+def shown_path(path: Path, folder: Path) -> str:
+    """Relative to here or to the recipe; of a file elsewhere the name."""
+    path = path.absolute()
+    beside = next((place for place in (Path.cwd(), folder.absolute()) if path.is_relative_to(place)), path.parent)
+    return str(path.relative_to(beside))
 
 
 def read_result(project: Project) -> GateResult:
@@ -74,10 +84,26 @@ def is_of(profile: ProfileReport, export: ExportReport) -> bool:
 
 
 def update_baseline(project: Project, path: Path, reason: str) -> None:
-    """Take the run's numbers as the ones later runs are held against."""
-    training, export, profiles = read_records(project)
+    """Take the run's numbers as the ones later runs are held against; what was there goes into the history.
+
+    Raises:
+        KdedgeError: what is there cannot be read, and would be lost.
+    """
+    found = snapshot(*read_records(project))
     created = datetime.now(UTC).strftime("%Y-%m-%d")
-    baseline = make_baseline(collect(training, export, profiles), fingerprint_of(profiles), reason, created)
-    write_json(path, baseline, sort=True)
-    console.say(f"baseline written: {path}")
+    with held(path):
+        before = read_baseline(project) if path.exists() else None
+        accepted = worse_than(before, found, project) if before else []
+        tool = {"kdedge": version("kdedge")}
+        baseline = make_baseline(found, reason, created, before, {check.metric for check in accepted}, tool)
+        save_baseline(path, baseline)
+    console.say(f"baseline written: {shown_path(path, project.folder)}")
+    for check in accepted:
+        console.say(f"accepted though worse: {check.metric}, {check.reason}")
     console.emit(baseline)
+
+
+def worse_than(before: Baseline, found: Snapshot, project: Project) -> list[Check]:
+    """What the gate would call a regression against the baseline."""
+    checks = decide(found, project.recipe.gate, before).checks
+    return [check for check in checks if check.baseline is not None and check.verdict == "regression"]

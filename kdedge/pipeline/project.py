@@ -18,6 +18,7 @@ from kdedge.data.locate import data_root, stamp
 from kdedge.engine.base import backend
 from kdedge.engine.machine import identity
 from kdedge.models.code import code_file, is_code, look_in
+from kdedge.pipeline.environment import commit_of
 from kdedge.pipeline.places import networks
 
 RECIPE = "recipe.json"
@@ -36,6 +37,10 @@ class SavedRecipe(BaseModel):
 
     recipe: Recipe
     folder: str
+    given: tuple[str, ...] = ()
+    """The recipe as it was named, and each `--set`; empty in runs of before it was kept."""
+    commit: str = ""
+    """Of the repository that the recipe lies in, if any."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class Project:
     """Where each key of the recipe was written."""
     device: str = ""
     """Folder under devices/ whose numbers count, instead of this machine's."""
+    given: tuple[str, ...] = ()
+    """The recipe as it was named, and each `--set`."""
 
     def checkpoint(self, teacher: Teacher) -> Path:
         """The file of a teacher's weights, looked for beside the recipe, here, and in the data folder.
@@ -106,7 +113,7 @@ class Project:
             return digest([run.sha256(EXPORT), [sha256_file(path) for path in cascades]])
         if command == "report":
             inputs = [run.sha256(name) for name in (TRAINING, EXPORT, *self.profiles(), GATE, *self.exits())]
-            return digest([plain(recipe.card), inputs])
+            return digest([plain(recipe.card), recipe.seed, self.given, inputs, self.looked_closer()])
         raise KdedgeError(f"no command {command!r}")
 
     def profiles(self) -> list[str]:
@@ -122,6 +129,12 @@ class Project:
     def exits(self) -> list[str]:
         """The record of the early exits, where there is one of the engines that the run has now."""
         return [EXITS] if self.run.fresh("exits", self.key("exits")) else []
+
+    def looked_closer(self) -> dict[str, str]:
+        """Hashes of what commands outside the chain wrote, which the report shows as well."""
+        chain = ("distill", "export", "profile", "gate", "exits", "report")
+        known = self.run.manifest.artifacts.items()
+        return {name: artifact.sha256 for name, artifact in known if artifact.producer not in chain}
 
     def baseline(self) -> Path | None:
         name = self.recipe.gate.baseline
@@ -182,7 +195,10 @@ class Project:
         return replace(self, recipe=self.recipe.model_copy(update={"gate": gate}))
 
     def save(self) -> None:
-        write_json(self.run / RECIPE, SavedRecipe(recipe=self.recipe, folder=str(self.folder)))
+        saved = SavedRecipe(
+            recipe=self.recipe, folder=str(self.folder), given=self.given, commit=commit_of(self.folder)
+        )
+        write_json(self.run / RECIPE, saved)
 
 
 def control_folder(name: str) -> str:
@@ -218,7 +234,7 @@ def open_project(loaded: LoadedRecipe, runs: Path = RUNS) -> Project:
     recipe = loaded.recipe
     look_in(loaded.folder)
     name = f"{recipe.name}-{digest(weight_sections(recipe))[:8]}"
-    return Project(recipe, loaded.folder, RunDir(runs / name), loaded.source)
+    return Project(recipe, loaded.folder, RunDir(runs / name), loaded.source, given=loaded.given)
 
 
 def reopen(path: Path | None) -> Project:
@@ -234,4 +250,4 @@ def reopen(path: Path | None) -> Project:
         raise KdedgeError(f"{run.path} is not a run", why, "kdedge run RECIPE, or name a folder under runs/")
     content = read_record(saved, SavedRecipe)
     look_in(Path(content.folder))
-    return Project(content.recipe, Path(content.folder), run, Source(str(saved)))
+    return Project(content.recipe, Path(content.folder), run, Source(str(saved)), given=content.given)

@@ -14,6 +14,14 @@ TRIAL_IMAGES = 4
 
 def try_lesson(recipe: Recipe, lesson: Lesson, dataset: Dataset) -> None:
     """Raises KdedgeError when the phase cannot train."""
+    trial = trial_of(recipe, lesson, dataset)
+    with trial.objective, trial.staff() as staff:
+        trial.module.train()
+        trial.forward_backward(next(iter(trial.loader.epoch(0))), staff, 0, 0.0)
+
+
+def trial_of(recipe: Recipe, lesson: Lesson, dataset: Dataset) -> PhaseRun:
+    """The phase before its first step, from random weights, on batches of the few images."""
     phase = lesson.phase.model_copy(update={"batch": TRIAL_IMAGES})
     run = recipe.run.model_copy(update={"devices": 1, "compile": False})
     teachers = tuple(untrained_teacher(teacher, dataset, recipe.seed) for teacher in lesson.teachers)
@@ -21,7 +29,4 @@ def try_lesson(recipe: Recipe, lesson: Lesson, dataset: Dataset) -> None:
     student = build(lesson.student, dataset, recipe.seed)
     nowhere = Path()  # nothing is written
     job = Job("trial", student, dataset, recipe.data, (phase,), run, recipe.seed, nowhere, "", teachers, peers)
-    trial = PhaseRun(make_fabric(run), job, 0, 0, None, None)
-    with trial.objective, trial.staff() as staff:
-        trial.module.train()
-        trial.forward_backward(next(iter(trial.loader.epoch(0))), staff, 0, 0.0)
+    return PhaseRun(make_fabric(run), job, 0, 0, None, None)

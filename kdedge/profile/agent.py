@@ -47,7 +47,7 @@ MODES = {
 }
 """The module of this package that has a function of the mode's name."""
 BY_TRTEXEC = dict.fromkeys(("latency", "streams", "layers"), "trtexec_timing")
-BY_TRTEXEC["energy"] = "trtexec_energy"
+BY_TRTEXEC.update(energy="trtexec_energy", paired="trtexec_paired")
 
 
 def respond(request: dict[str, Any]) -> dict[str, Any]:
@@ -64,8 +64,10 @@ def respond(request: dict[str, Any]) -> dict[str, Any]:
 def _module(request: dict[str, Any]) -> str:
     """Where trtexec stands in for TensorRT's Python package it does the timing, too."""
     mode = request["mode"]
-    if mode in BY_TRTEXEC and import_module("kdedge.profile.trtexec_backend").stands_in(request["backend"]):
-        return BY_TRTEXEC[mode]
+    if mode in BY_TRTEXEC:
+        stands_in = import_module("kdedge.profile.trtexec_backend").stands_in
+        if any(stands_in(request[key]) for key in ("backend", "base_backend") if key in request):
+            return BY_TRTEXEC[mode]
     return MODES[mode]
 
 

@@ -70,6 +70,8 @@ class Spread:
     """None with one repeat."""
     lowest: float
     highest: float
+    values: tuple[float, ...] = ()
+    """In order."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ def _check(what: str, power: Trace, least: float) -> None:
 
 def _spread(values: Array) -> Spread:
     std = float(values.std(ddof=1)) if len(values) > 1 else None
-    return Spread(float(values.mean()), std, float(values.min()), float(values.max()))
+    return Spread(float(values.mean()), std, float(values.min()), float(values.max()), tuple(values.tolist()))
 
 
 def _total_of(rails: tuple[str, ...]) -> str:

@@ -21,8 +21,8 @@ from kdedge.profile.targets import LocalTarget, Target
 
 SPREAD = 0.1
 DRIFT = 0.05
-REPEATS = 3
-"""Of an energy measurement."""
+REPEATS = 4
+"""Of an energy measurement; with fewer no difference of two can be significant."""
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -145,17 +145,16 @@ def summarize(
         memory=memory,
         samples=samples,
         device=device,
+        throttled=said(replies, ("throttled",)),
     )
     report.notes = [*_measurement_notes(report, spec), *_machine_notes(report), *_precision_notes(report)]
     report.notes += said(replies)
     return report
 
 
-def said(replies: Sequence[dict[str, Any]]) -> list[str]:
-    """What the agents told for whoever reads the numbers, each sentence once."""
-    return list(
-        dict.fromkeys(text for reply in replies for key in ("notes", "throttled") for text in reply.get(key, ()))
-    )
+def said(replies: Sequence[dict[str, Any]], keys: Sequence[str] = ("notes", "throttled")) -> list[str]:
+    """What the agents told under these keys for whoever reads the numbers, each sentence once."""
+    return list(dict.fromkeys(text for reply in replies for key in keys for text in reply.get(key, ())))
 
 
 def used_memory(samples: list[ProcessSample]) -> Memory:

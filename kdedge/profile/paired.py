@@ -58,9 +58,9 @@ def paired(request: dict[str, Any]) -> dict[str, Any]:
         stack.enter_context(held(request))
         reply, before = device(request), state()
         queries = {name: opened(stack, models[name]) for name in order}
-        warm = {name: warm_up(queries[name], request["warmup_cap"]) for name in order}
         if request.get("wait_ms"):
             queries["new"] = delayed(queries["new"], round(request["wait_ms"] * MILLISECOND))
+        warm = {name: warm_up(queries[name], request["warmup_cap"]) for name in order}
         expected = max(each.median_ns for each in warm.values())
         count = max(LEAST_QUERIES, round(BLOCK_NS / max(expected, 1)))
         rounds = alternate(queries["base"], queries["new"], count, request["seconds"])

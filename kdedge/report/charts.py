@@ -17,10 +17,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from numpy.typing import NDArray
 
 from kdedge.core.console import many, size
+from kdedge.core.energy import Energy
 from kdedge.core.exits import ExitsReport
 from kdedge.core.profiling import ProfileReport
 from kdedge.core.report import TrainingReport
-from kdedge.report.svg import GRID, INK, PAPER, SERIES, STYLE, canvas, inline, legend, standalone
+from kdedge.report.svg import INK, PAPER, SERIES, STYLE, canvas, inline, legend, standalone
 
 Samples = NDArray[np.float64]
 Row = Mapping[str, float]
@@ -124,6 +125,7 @@ def scatter(name: str, points: Sequence[Point], x_label: str, title: str, as_byt
             axes.plot(point.interval, [point.top1] * 2, color=color, linewidth=1.2)
         shape = SHAPES[index % len(SHAPES)]
         axes.plot(point.x, point.top1, shape, color=color, markersize=9, markeredgecolor=PAPER, label=label)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     logarithmic(axes.xaxis, np.array([point.x for point in points]), 4, base=4 if as_bytes else 10)
     axes.margins(x=0.1, y=0.15)
     axes.set_xlabel(x_label)
@@ -233,13 +235,28 @@ def timeline(profile: ProfileReport) -> Markup:
     axes.plot(at, middle, color=SERIES[0], linewidth=1.1)
     ends = np.cumsum([len(process.latency_ms) for process in profile.samples])[:-1]
     for end in ends:
-        axes.axvline(end, color=GRID, linewidth=1)
+        axes.axvline(end, color=INK, linewidth=0.8, linestyle=":")
     axes.grid(visible=False, axis="x")
     axes.margins(x=0.01)
     logarithmic(axes.yaxis, np.concatenate([low, high]), 4)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set_xlabel("query, process after process")
     axes.set_ylabel("ms")
     return inline(figure, f"timeline-{profile.name}", f"Latency of {profile.name} over time")
+
+
+@mpl.rc_context(STYLE)
+def energy(name: str, spent: Energy) -> Markup:
+    """Of every repeat, above idle and in all."""
+    figure, axes = canvas(3.2)
+    for spread, color, label in ((spent.gross_mj, SERIES[1], "in all"), (spent.net_mj, SERIES[0], "above idle")):
+        axes.plot(range(1, len(spread.values) + 1), spread.values, "o-", color=color, label=label)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("repeat")
+    axes.set_ylabel("mJ")
+    legend(figure, 2)
+    return inline(figure, f"energy-{name}", f"Energy of an inference of {name} over the repeats")
 
 
 def samples_of(profile: ProfileReport) -> Samples:

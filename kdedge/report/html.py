@@ -5,9 +5,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kdedge.core.exits import ExitsReport
+from kdedge.core.paired import AgainstReport
 from kdedge.core.profiling import ProfileReport
 from kdedge.core.report import ExportReport, GateResult, TrainingReport
-from kdedge.report import exits, view
+from kdedge.report import ablation, answers, devices, exits, latency, layers, paired, view
+from kdedge.report.ablation import Ablation
+from kdedge.report.answers import Asked, Mistake
+from kdedge.report.devices import Measured
+from kdedge.report.layers import LayersView
+from kdedge.report.thumbnails import Thumbnail, thumbnail
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -34,8 +40,20 @@ class ReportData:
     command: str
     """The line that makes this run again."""
     created: str
+    command_notes: Sequence[str] = ()
+    """What that line does not say."""
+    folder: str = "RUN"
+    """Of the run, for the lines that the page tells to type."""
     exits: ExitsReport | None = None
     """Early exits, where the run was exported with them."""
+    asked: Asked | None = None
+    layers: Sequence[LayersView] = ()
+    against: AgainstReport | None = None
+    devices: Sequence[Measured] = ()
+    """Others than the machine that the report is made on."""
+    earlier: Sequence[str] = ()
+    """Devices that have only seen an earlier export."""
+    ablation: Ablation | None = None
 
 
 @dataclass(frozen=True)
@@ -59,16 +77,38 @@ def render(data: ReportData) -> str:
     return page.get_template("page.html.j2").render(
         data=data,
         view=view,
+        ablation=ablation,
+        answers=answers,
+        devices=devices,
         exits=exits,
+        latency=latency,
+        layers=layers,
+        paired=paired,
         banner=view.banner(data.gate),
         tiles=list(view.tiles(data.training, data.export, data.profiles)),
         warnings=view.warnings(data.training, data.export, data.profiles, data.gate),
         notes=view.notes(data.export, data.profiles),
         training_charts=list(training_charts(data)),
         tradeoff_charts=list(tradeoff_charts(data)),
+        ablation_charts=list(ablation_charts(data.ablation)) if data.ablation else [],
         exit_charts=list(exit_charts(data.exits)) if data.exits else [],
+        paired_charts=list(paired_charts(data.against)) if data.against else [],
         profiles=[(profile, list(profile_charts(profile))) for profile in data.profiles],
+        layer_views=[(each, list(layer_charts(each))) for each in data.layers],
+        machines=[*devices.here(data.export, data.profiles), *data.devices],
+        **galleries(data.asked),
     )
+
+
+def galleries(asked: Asked | None) -> dict[str, list[tuple[Mistake, Thumbnail]]]:
+    """The worst images, and those that only the lowest precision gets wrong, each with its picture."""
+    if asked is None:
+        return {}
+    chosen = {"worst": answers.worst(asked, answers.lowest(asked)), "lower_only": answers.lower_only(asked)}
+    return {
+        name: [(each, thumbnail(asked.images[each.place], asked.normalize)) for each in mistakes]
+        for name, mistakes in chosen.items()
+    }
 
 
 def training_charts(data: ReportData) -> Iterator[Chart]:
@@ -145,5 +185,31 @@ def profile_charts(profile: ProfileReport) -> Iterator[Chart]:
     note = f"{beyond} of {len(samples)} queries took longer than shown, up to {samples.max():.3f} ms." if beyond else ""
     yield Chart("Distribution", charts.histogram(profile), note)
     yield Chart(
-        "In the order measured", charts.timeline(profile), "Band: range of neighbouring queries. Line: their median."
+        "In the order measured",
+        charts.timeline(profile),
+        "Band: range of neighbouring queries. Line: their median. Dotted: a new process.",
     )
+    if profile.energy and profile.energy.net_mj.values:
+        yield Chart("Energy in the order measured", charts.energy(profile.name, profile.energy), "Of one inference.")
+
+
+def layer_charts(each: LayersView) -> Iterator[Chart]:
+    from kdedge.report import charts_layers
+
+    if each.times:
+        yield Chart("Slowest layers", charts_layers.times(each.times))
+    yield Chart("Memory by layer", charts_layers.memory(each.name, each.footprint))
+
+
+def paired_charts(report: AgainstReport) -> Iterator[Chart]:
+    from kdedge.report import charts_paired
+
+    if report.times:
+        note = (
+            "Right of 1 is slower than the base. A regression: the interval is clear of 1 and the ratio is not allowed."
+        )
+        yield Chart("Time against the base", charts_paired.ratios(report.times), note)
+
+
+def ablation_charts(made: Ablation) -> Iterator[Chart]:
+    yield Chart(ablation.TITLE, ablation.figure(made), ablation.NOTE)

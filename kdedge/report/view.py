@@ -22,7 +22,7 @@ BANNERS: dict[Verdict, tuple[str, str]] = {
     "regression": ("Failed", "a blocking budget is not kept"),
     "incomparable": ("Undecided", "the baseline is from another environment"),
     "unstable": ("Undecided", "a measurement did not settle"),
-    "insufficient": ("Undecided", "there is no baseline to compare with"),
+    "insufficient": ("Undecided", "there is too little to compare with"),
 }
 PARITY = ("hop", "compared with", "max error", "mean error", "agreement", "top-1", "top-5", "ECE", "remarks")
 
@@ -201,40 +201,6 @@ def class_rows(export: ExportReport, labels: Sequence[str]) -> list[ClassRow]:
     return sorted(rows, key=lambda row: min((value for value in row.accuracies if value is not None), default=2.0))
 
 
-def latency_facts(profile: ProfileReport) -> Pairs:
-    latency = profile.latency
-    unsupported = f"- (needs more than {latency.n} samples)"
-    return [
-        ("median", milliseconds(latency.median)),
-        (
-            "its 95 % interval",
-            "{:.3f} to {:.3f} ms".format(*latency.median_interval) if latency.median_interval else "-",
-        ),
-        ("mean, deviation", f"{milliseconds(latency.mean)}, {milliseconds(latency.std)}"),
-        *((name, unsupported if value is None else milliseconds(value)) for name, value in latency.percentiles.items()),
-        ("least, greatest", f"{milliseconds(latency.min)}, {milliseconds(latency.max)}"),
-        ("samples", f"{latency.n}, {latency.processes} processes"),
-        ("outliers among them", str(latency.outliers)),
-        *device_latency_facts(profile),
-        ("throughput", f"{profile.throughput:.4g} images/s at batch {profile.batch}"),
-        ("opening, first query", f"{milliseconds(profile.open_ms)}, {milliseconds(profile.first_ms)}"),
-        ("peak memory", f"+ {size(profile.peak_memory_bytes)}"),
-        ("model", f"{profile.model}, {size(profile.model_bytes)}"),
-        ("backend", f"{profile.backend}, {profile.threads} threads"),
-        ("provider", profile.provider),
-        (
-            "precision built",
-            ", ".join(f"{count} {name}" for name, count in profile.precision_built.items()) or "not read back",
-        ),
-    ]
-
-
-def device_latency_facts(profile: ProfileReport) -> Pairs:
-    """Of a device with a clock of its own."""
-    device = profile.device_latency
-    return [("on the device alone, median", f"{milliseconds(device.median)}, without copies")] if device else []
-
-
 def check_rows(gate: GateResult) -> list[dict[str, str]]:
     return [
         {
@@ -265,10 +231,6 @@ def facts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
         yield path, size(value)
     else:
         yield path, json.dumps(value)
-
-
-def device_facts(device: dict[str, Any]) -> Pairs:
-    return list(facts(device.get("match", {}))) + list(facts(device.get("note", {})))
 
 
 def as_yaml(recipe: dict[str, Any]) -> str:

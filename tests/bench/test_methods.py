@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from kdedge.bench import contenders
 from kdedge.bench.contenders import LABELS, STANDARDIZED, TUNED
-from kdedge.bench.methods import Asked, Grid, compare, load_base
+from kdedge.bench.methods import Asked, MethodGrid, compare, load_base
 from kdedge.bench.workers import perform_all
 from kdedge.cli import app
 from kdedge.core.errors import KdedgeError
@@ -59,8 +59,8 @@ def compared(forkserver: Forkserver, tmp_path_factory: pytest.TempPathFactory) -
         patch.setattr(contenders, "TEMPERATURES", (4.0,))
         patch.setattr(contenders, "WEIGHTS", ((0.5, 0.5), (0.1, 0.9)))
         with pytest.MonkeyPatch.context() as after_tuning:
-            calls = iter((Grid.train, interrupt))
-            after_tuning.setattr(Grid, "train", lambda *given: next(calls)(*given))
+            calls = iter((MethodGrid.train, interrupt))
+            after_tuning.setattr(MethodGrid, "train", lambda *given: next(calls)(*given))
             with pytest.raises(KeyboardInterrupt):
                 compare(asked)
         before = trained(folder)
@@ -180,6 +180,6 @@ def test_recipe_of_several_phases_is_refused(tmp_path: Path) -> None:
 
 def test_contender_that_needs_no_teacher_has_none(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(BASE)
-    grid = Grid(Asked(("self_distill", "dkd"), recipe=str(tmp_path / "base.yaml"), out=tmp_path))
+    grid = MethodGrid(Asked(("self_distill", "dkd"), recipe=str(tmp_path / "base.yaml"), out=tmp_path))
     taught = {each.label: bool(grid.cell(each, 0).recipe.teachers) for each in grid.contenders}
     assert taught == {LABELS: False, STANDARDIZED: True, "self_distill": False, "dkd": True}

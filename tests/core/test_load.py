@@ -72,7 +72,7 @@ BAD_VALUES = {
     "typo in a section": ("studnet: {name: a}\n", ["studnet: unknown key; did you mean 'student'?"]),
     "typo, nothing near": (
         "gate: {zzz: 1}\n",
-        ["gate.zzz: unknown key; known: baseline, budgets"],
+        ["gate.zzz: unknown key; known: baseline, budgets, look_back"],
     ),
     "typo in a list entry": (
         "gate: {budgets: [{metric: fp32/top1, mim: 0.9}]}\n",
@@ -139,7 +139,7 @@ BAD_VALUES = {
     ),
     "budget without a limit": (
         "gate: {budgets: [{metric: fp32/top1}]}\n",
-        ["gate.budgets.0: give min, max or max_change"],
+        ["gate.budgets.0: give min, max, max_change or advisory: true"],
     ),
     "teacher of nothing": (
         "teachers: [{name: a}]\n",

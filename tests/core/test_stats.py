@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from kdedge.core.stats import (
     calibration_error,
@@ -10,7 +11,7 @@ from kdedge.core.stats import (
     median_interval,
     output_error,
     percentile,
-    sign_test,
+    share_interval,
     softmax,
     supported,
 )
@@ -115,14 +116,7 @@ def test_output_error_of_zeros_is_zero() -> None:
     assert output_error(np.zeros(3), np.zeros(3)) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize(
-    ("worse", "better", "chance"),
-    [(0, 0, 1.0), (5, 0, 1 / 32), (0, 5, 1.0), (3, 1, 5 / 16), (7, 1, 9 / 256)],
-)
-def test_sign_test_counts_the_ways_to_be_as_extreme(worse: int, better: int, chance: float) -> None:
-    assert sign_test(worse, better) == chance
-
-
-def test_sign_test_of_many_images_is_a_number() -> None:
-    """The normal approximation with continuity correction: z = (1530 - 1500 - 0.5) / sqrt(750) = 1.0772."""
-    assert sign_test(1530, 1470) == pytest.approx(0.1407, abs=2e-4)
+@pytest.mark.parametrize(("right", "images"), [(0, 10), (3, 10), (10, 10), (9012, 10000)])
+def test_share_interval_is_that_of_wilson(right: int, images: int) -> None:
+    expected = binomtest(right, images).proportion_ci(method="wilson")
+    assert share_interval(right / images, images) == pytest.approx((expected.low, expected.high), abs=1e-7)

@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from kdedge.core.recipe import MethodUse
-from kdedge.distill.base import METHODS, Network, Step, View
+from kdedge.distill.base import METHODS, Method, Network, Step, View
 from kdedge.distill.weights import check_terms
 from kdedge.models.features import FeatureTap
 from kdedge.models.zoo import build_model
@@ -21,6 +21,7 @@ CITATION = re.compile(r"arXiv:\d{4}\.\d{4,5}|doi:10\.\d{4,}/\S+|\b(CVPR|ICCV|ECC
 OWN_TESTS = Path(__file__).parent / "methods"
 
 each_method = pytest.mark.parametrize("name", METHODS.names())
+COMPOSITE = [name for name in METHODS.names() if METHODS.get(name).prune is not Method.prune]
 
 CHANGES = {
     "batch": lambda tensor: torch.cat([tensor, tensor]),
@@ -181,6 +182,29 @@ def test_method_weights_and_presets_fit_its_options_and_terms(name, scene):
             MethodUse(name=name, terms={term: {"weight": weight} for term, weight in preset.terms.items()}),
             Scene(name, preset.options).terms(),
         )
+
+
+def test_composite_methods_are_those_of_several_kinds_of_terms():
+    assert {"ccskd", "hybrid_attention", "mkd", "mskd_ssr", "self_distill", "spatial_attention"} <= set(COMPOSITE)
+
+
+@pytest.mark.parametrize("name", COMPOSITE)
+def test_composite_method_goes_without_any_of_its_terms(name, scene):
+    """The other terms are what they were, and every layer that still trains is of use to one of them."""
+    whole = {key: value for key, value in scene.terms().items() if "/teacher/" not in key}
+    for left_out in whole:
+        other = Scene(name)
+        other.method.narrow(lambda term, left_out=left_out: f"{name}/{term}" != left_out)
+        terms = other.method(other.step)
+        assert_same({key: terms.get(key) for key in whole if key != left_out}, whole_without(whole, left_out))
+        assert left_out not in terms
+        assert other.method.silent == {left_out.removeprefix(f"{name}/")}
+        total(terms).backward()
+        assert [key for key, p in other.method.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def whole_without(terms, name):
+    return {key: value for key, value in terms.items() if key != name}
 
 
 @each_method

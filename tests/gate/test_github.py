@@ -56,3 +56,11 @@ def test_outputs_stand_between_marks_that_no_value_can_guess():
     assert re.fullmatch(r"kdedge-[0-9a-f]{32}", mark)
     assert lines == [f"verdict<<{mark}", "pass", mark, f"run<<{mark}", "runs/a", "verdict=regression", mark]
     assert mark not in outputs({"verdict": "pass"})
+
+
+def test_annotations_against_another_model_speak_of_it():
+    result = GateResult(verdict="regression", checks=[MISSED], against="main:run, 2")
+    assert list(annotations(result)) == [
+        "::error title=kdedge::gate failed: less accurate than main:run, 2",
+        "::error title=kdedge int8/top1::regression: 90.00 %25, missed (limit >= 91.00 %25)",
+    ]

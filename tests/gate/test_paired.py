@@ -7,6 +7,7 @@ from kdedge.core.report import Metric
 from kdedge.gate.paired import (
     Answered,
     accuracy_check,
+    advice,
     decide_paired,
     latency_check,
     size_checks,
@@ -90,3 +91,26 @@ def test_worst_check_is_the_verdict():
     assert decide_paired([latency_check(times(outcome="pass"))], [], "other").verdict == "pass"
     assert decide_paired([latency_check(times(outcome="pass")), vanished("int8")], [], "other").verdict == "regression"
     assert decide_paired([latency_check(times(outcome="unstable"))], ["hm"], "other").warnings == ["hm"]
+
+
+def test_result_names_the_other_model():
+    result = decide_paired([latency_check(times(outcome="pass"))], [], "other")
+    assert (result.against, result.baseline) == ("other", None)
+
+
+BOARD = "measure on one that does nothing else (--target ssh://user@board)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "ways"),
+    [
+        ({"ratios": [1.0] * 7}, f"stop what else runs on the machine, or {BOARD}, or give it longer (--seconds 180)"),
+        ({"ratios": [1.0] * 18}, f"stop what else runs on the machine, or {BOARD}"),
+        ({"ratios": [], "throttled": ["hot"] * 4}, f"let the machine cool down, or {BOARD}"),
+    ],
+)
+def test_advice_where_it_did_not_become_clear(changes, ways):
+    """Longer helps only where the time was up before the most processes were measured."""
+    clear, unclear = times(name="fp16", outcome="pass"), times(outcome="unstable", **changes)
+    assert advice([clear, unclear], 60.0) == [f"fp32: too unsteady to tell; {ways}"]
+    assert advice([clear], 60.0) == []

@@ -1,7 +1,9 @@
 from xml.etree import ElementTree
 
+import pytest
+
 from kdedge.core.report import Check, GateResult, Metric
-from kdedge.gate.render import COLUMNS, HEADLINES, MARKER, junit, markdown, rows
+from kdedge.gate.render import COLUMNS, HEADLINES, MARKER, MARKER_AGAINST, headline, junit, markdown, rows
 
 
 def check(metric: str, verdict: str, advisory: bool = False, **more) -> Check:
@@ -84,3 +86,59 @@ def test_junit_stays_xml_whatever_a_text_holds():
 def test_markdown_keeps_a_row_whole_when_a_text_ends_in_a_backslash_or_breaks_its_line():
     text = markdown(GateResult(verdict="regression", checks=[check("m", "regression", reason="a\\|b\r\nc")]))
     assert "| regression | a&#92;\\|b c |" in text
+
+
+AGAINST = GateResult(
+    verdict="regression",
+    checks=[
+        check("int8/onnx_bytes", "regression", baseline=1024),
+        check("int8/top1", "regression", value=0.9, unit="fraction", advisory=True),
+        check("fp32/latency_median_ms", "regression", value=1.1, unit="ms"),
+        check("fp16/latency_median_ms", "regression", value=1.1, unit="ms"),
+    ],
+    against="main-run",
+)
+
+
+def test_markdown_against_another_model_speaks_of_it_and_has_a_marker_of_its_own():
+    text = markdown(AGAINST)
+    assert text.startswith(f"{MARKER_AGAINST}\n### kdedge gate failed: larger and slower than main-run\n")
+    assert "| metric | value | limit | base | verdict | why |\n" in text
+    assert text.endswith("- base: main-run, measured in turns with the run\n")
+    assert "budget" not in text
+    assert MARKER not in text
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        ("pass", "gate passed: no worse than main-run"),
+        ("unstable", "gate undecided: too unsteady to tell whether it is slower than main-run"),
+        ("incomparable", "gate undecided: cannot be held against main-run"),
+        ("insufficient", "gate undecided: too little was measured to hold it against main-run"),
+    ],
+)
+def test_headline_against_another_model(verdict, said):
+    assert headline(GateResult(verdict=verdict, checks=[], against="main-run")) == said
+
+
+def test_headline_of_what_only_vanished():
+    gone = check("int8/latency_median_ms", "regression", value=None, unit="")
+    assert headline(GateResult(verdict="regression", checks=[gone], against="a")) == "gate failed: worse than a"
+
+
+def test_junit_against_another_model_names_it():
+    suite = ElementTree.fromstring(junit(AGAINST))
+    assert suite.get("name") == "kdedge gate against main-run"
+    suite = ElementTree.fromstring(junit(GateResult(verdict="incomparable", checks=[], against="a\x00b")))
+    assert suite.find("testcase").get("name") == "base at hand"
+    assert suite.find("testcase/skipped").get("message").endswith("cannot be held against a b")
+
+
+def test_markdown_takes_a_name_as_text():
+    """No link, image, code, emphasis, tag, person or row comes of it."""
+    text = markdown(GateResult(verdict="pass", checks=[], against="[a](http://b) ![c](d) `e` *f* <g> @h k@l | i\n# j"))
+    assert text.splitlines()[1] == (
+        "### kdedge gate passed: no worse than &#91;a](http://b) !&#91;c](d) &#96;e&#96; &#42;f&#42; &lt;g> "
+        "@&#8203;h k@l \\| i # j"
+    )

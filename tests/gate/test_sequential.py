@@ -1,6 +1,7 @@
 """The sequential test: its statistics against SciPy, its verdicts by hand, its errors by simulation."""
 
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -37,6 +38,24 @@ def test_student_tail_is_scipy_s(freedom):
 
     for value in (-3.0, -0.5, 0.0, 0.3, 2.0, 9.0):
         assert student_tail(value, freedom) == pytest.approx(student.sf(value, freedom), rel=1e-9, abs=1e-14)
+
+
+@pytest.mark.oracle
+@given(st.floats(1e-4, 0.4999), st.integers(1, 40))
+def test_student_quantile_is_scipy_s(tail, freedom):
+    from scipy.stats import t as student
+
+    assert student_quantile(tail, freedom) == pytest.approx(student.isf(tail, freedom), rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.oracle
+@given(st.lists(st.floats(0.2, 5), min_size=2, max_size=30))
+def test_trimmed_mean_is_scipy_s(ratios):
+    from scipy.stats import trim_mean
+
+    count = len(ratios)
+    logs = np.log(ratios)
+    assert trimmed(ratios).mean == pytest.approx(trim_mean(logs, (count // TRIM + 0.1) / count), rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.oracle
@@ -113,20 +132,28 @@ NOISES = {
 }
 
 
-def called(noise, spread, slower):
-    """Shares of ROUNDS gates that say regression and pass, all judged at once as `judge` does one."""
-    logs = math.log1p(slower) + spread * NOISES[noise](np.random.default_rng(7), (ROUNDS, LOOKS[-1]))
-    outcome, allowed = np.zeros(ROUNDS), math.log1p(LIMIT)
-    for look, slow, pass_ in zip(LOOKS, SLOWER, NO_SLOWER, strict=True):
+@cache
+def looks(noise):
+    """Of ROUNDS gates with this noise of spread 1: trimmed mean, its error and its freedom at each look."""
+    draws = NOISES[noise](np.random.default_rng(7), (ROUNDS, LOOKS[-1]))
+    found = []
+    for look in LOOKS:
         cut = look // TRIM
-        ordered = np.sort(logs[:, :look], axis=1)
+        ordered = np.sort(draws[:, :look], axis=1)
         kept = ordered[:, cut : look - cut]
         whole = np.clip(ordered, kept[:, :1], kept[:, -1:])
         count = kept.shape[1]
-        mean = kept.mean(axis=1)
-        error = np.sqrt(whole.var(axis=1) * look / (count * (count - 1)))
-        regression = (mean > allowed) & (mean > error * student_quantile(slow, count - 1))
-        passed = mean + error * student_quantile(pass_, count - 1) < allowed
+        found.append((kept.mean(axis=1), np.sqrt(whole.var(axis=1) * look / (count * (count - 1))), count - 1))
+    return found
+
+
+def called(noise, spread, slower):
+    """Shares of ROUNDS gates that say regression and pass, all judged at once as `judge` does one."""
+    outcome, allowed = np.zeros(ROUNDS), math.log1p(LIMIT)
+    for (center, unit, freedom), slow, pass_ in zip(looks(noise), SLOWER, NO_SLOWER, strict=True):
+        mean, error = math.log1p(slower) + spread * center, spread * unit
+        regression = (mean > allowed) & (mean > error * student_quantile(slow, freedom))
+        passed = mean + error * student_quantile(pass_, freedom) < allowed
         outcome[outcome == 0] = np.where(regression, 1, np.where(passed, 2, 0))[outcome == 0]
     return (outcome == 1).mean(), (outcome == 2).mean()
 

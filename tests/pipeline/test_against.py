@@ -3,30 +3,23 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import onnx
 import pytest
 from mini import Finished
+from onnx import TensorProto, helper
+from turns import Timed
 
 from kdedge.core import console
-from kdedge.core.errors import KdedgeError
+from kdedge.core.errors import KdedgeError, ModelError
+from kdedge.pipeline import against as module
 from kdedge.pipeline.against import gate_against
 from kdedge.pipeline.project import reopen
 from kdedge.profile.targets import LocalTarget
-
-
-class Timed(LocalTarget):
-    """This machine, where only the time of a query is made up."""
-
-    def __init__(self, ratio: float = 1.0, throttled: tuple[str, ...] = ()) -> None:
-        super().__init__()
-        self.reply = {"ratio": ratio, "base_ms": 1.0, "new_ms": ratio, "settled": True, "throttled": list(throttled)}
-        self.asked: list[dict] = []
-
-    def run(self, request):
-        self.asked.append(request)
-        return self.reply if request["mode"] == "paired" else super().run(request)
 
 
 @pytest.fixture
@@ -35,9 +28,11 @@ def base(copied: Finished, tmp_path: Path) -> Path:
     return Path(shutil.copytree(copied.run, tmp_path / "runs/base"))
 
 
-def against(copied: Finished, other: Path, target: LocalTarget | None = None) -> tuple[int, dict[str, dict]]:
+def against(
+    copied: Finished, other: Path, target: LocalTarget | None = None, **options: Any
+) -> tuple[int, dict[str, dict]]:
     """Exit code, and the checks by their metric."""
-    code = gate_against(reopen(copied.run), other, target or Timed())
+    code = gate_against(reopen(copied.run), str(other), target or Timed(), **options)
     return code, {check["metric"]: check for check in copied.json("against.json")["result"]["checks"]}
 
 
@@ -62,7 +57,11 @@ def test_slower_run_is_a_regression_in_all_files(copied: Finished, base: Path) -
     code, checks = against(copied, base, Timed(1.1))
     assert code == 1
     assert checks["int8/latency_median_ms"]["reason"].startswith("+10.0 %")
-    assert "| int8/latency_median_ms | 1.100 ms |" in (copied.run / "against.md").read_text()
+    text = (copied.run / "against.md").read_text()
+    assert text.startswith("<!-- kdedge against -->\n### kdedge gate failed: slower than base\n")
+    assert "| metric | value | limit | base | verdict | why |\n" in text
+    assert "| int8/latency_median_ms | 1.100 ms |" in text
+    assert "- base: base, measured in turns with the run\n" in text
     assert ElementTree.parse(copied.run / "against.xml").getroot().get("failures") == "3"
     assert str(copied.folder) not in (copied.run / "against.json").read_text()
 
@@ -70,6 +69,8 @@ def test_slower_run_is_a_regression_in_all_files(copied: Finished, base: Path) -
 def test_throttled_machine_ends_with_4(copied: Finished, base: Path) -> None:
     code, checks = against(copied, base, Timed(1.0, ("slowed down for heat",)))
     assert code == 4
+    (advice,) = copied.json("against.json")["result"]["warnings"]
+    assert advice.startswith("fp32, fp16, int8: too unsteady to tell; let the machine cool down, or ")
     assert "slowed down for heat" in checks["fp32/latency_median_ms"]["reason"]
 
 
@@ -129,10 +130,65 @@ def test_folder_with_one_onnx_file_stands_for_it(copied: Finished, tmp_path: Pat
     assert set(against(copied, tmp_path / "other")[1]) == {"fp32/latency_median_ms", "fp32/onnx_bytes"}
 
 
+@pytest.fixture
+def free(tmp_path: Path) -> Path:
+    """A model that leaves the size of its images open."""
+    sizes: list[list[str | int]] = [["n", 3, "height", "width"], ["n", 3, 1, 1]]
+    x, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in zip("xy", sizes, strict=True)
+    )
+    graph = helper.make_graph([helper.make_node("GlobalAveragePool", ["x"], ["y"])], "net", [x], [y])
+    path = tmp_path / "free.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_size_that_a_file_leaves_open_is_asked_for_with_the_line_to_type(copied: Finished, free: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        against(copied, free, LocalTarget())
+    assert caught.value.what == "free.engine.onnx needs its input shapes"
+    assert caught.value.why.endswith("leaves axis 2, 3 open")
+    assert caught.value.fix == f"kdedge gate RUN --against {free} --shape x=1x3x224x224   (with your sizes)"
+
+
+def test_size_that_is_given_is_the_base_s_alone(copied: Finished, free: Path) -> None:
+    target = Timed()
+    against(copied, free, target, shapes={"x": (1, 3, 8, 8)})
+    asked = next(request for request in target.asked if request["mode"] == "paired")
+    assert asked["base_shapes"] == {"x": (1, 3, 8, 8)}
+    assert "x" not in asked["shapes"]
+
+
+def test_run_takes_no_shape(copied: Finished, base: Path) -> None:
+    with pytest.raises(KdedgeError, match="is a run, whose shape is known"):
+        against(copied, base, shapes={"x": (1, 3, 8, 8)})
+
+
+def test_models_without_a_common_precision_are_incomparable(copied: Finished, base: Path) -> None:
+    record = json.loads((copied.run / "export.json").read_text())
+    record["onnx"] = {"fp16": record["onnx"]["fp16"]}
+    (copied.run / "export.json").write_text(json.dumps(record))
+    code, checks = against(copied, base / "export/student.int8.onnx")
+    assert (code, checks) == (3, {})
+    result = copied.json("against.json")["result"]
+    assert (result["verdict"], result["against"]) == ("incomparable", "student.int8.onnx")
+    assert result["warnings"][0].endswith("the run has fp16, student.int8.onnx int8")
+
+
+def test_seconds_are_shared_by_the_precisions(copied: Finished, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other gets what those before it left: all the time here, as nothing takes any."""
+    shares = []
+    genuine = module.measure_until_clear
+    monkeypatch.setattr(module, "measure_until_clear", lambda *given: shares.append(given[3]) or genuine(*given))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    against(copied, base, seconds=180.0)
+    assert shares == [60.0, 90.0, 180.0]
+
+
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("nowhere", "neither a run's folder nor an ONNX file"),
+        ("nowhere.onnx", "there is no such file"),
         ("mini.yaml", "neither a run's folder nor an ONNX file"),
         ("runs", "it holds 0 ONNX files"),
     ],
@@ -157,7 +213,11 @@ def test_result_is_json_on_stdout(copied: Finished, base: Path, capsys: pytest.C
     [
         (["--against", "runs", "--update"], "error: --against and --update: "),
         (["--against", "runs", "--baseline", "b.json"], "error: --against and --baseline: "),
+        (["--against", "runs", "--keep"], "error: --against and --keep: "),
         (["--target", "ssh://board"], "error: --target: only --against measures"),
+        (["--shape", "x=1"], "error: --shape: only --against measures"),
+        (["--seconds", "9"], "error: --seconds: only --against measures"),
+        (["--against", "runs", "--shape", "x"], "error: --shape x: expected an input's name"),
     ],
 )
 def test_options_that_do_not_go_together_end_with_2(forkserver, copied: Finished, options, said: str) -> None:

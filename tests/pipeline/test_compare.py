@@ -5,11 +5,15 @@ import re
 import shutil
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from entries import HERE, SVHN, THERE, entry
 from forked import Forkserver
 from mini import Finished
+
+from kdedge.pipeline.compare import write
 
 
 @pytest.fixture
@@ -52,7 +56,7 @@ def test_compare_gives_json_alone(forkserver: Forkserver, copied: Finished, two:
     assert code == 0
     told = json.loads(process.stdout)
     assert [run["name"] for run in told["runs"]] == [copied.run.name, "other"]
-    assert {one["cost"] for one in told["fronts"]} == {"latency_median_ms", "onnx_bytes"}
+    assert {one["cost"] for one in told["fronts"]} == {"latency_median_ms", "onnx_bytes", "peak_memory_bytes"}
     assert told["runs"][0]["metrics"]["student/params"]["value"] == 14154
 
 
@@ -60,6 +64,27 @@ def test_compare_gives_markdown(forkserver: Forkserver, copied: Finished, two: l
     code, process = forkserver.run(["compare", *two, "--markdown"], copied.folder)
     assert code == 0
     assert process.stdout.startswith("| run | student |")
+
+
+def test_compare_writes_table_numbers_and_figure(forkserver: Forkserver, copied: Finished, two: list[str]) -> None:
+    code, process = forkserver.run(["compare", *two, "--out", "side by side"], copied.folder)
+    assert code == 0, process.stderr
+    folder = copied.folder / "side by side"
+    assert sorted(path.name for path in folder.iterdir()) == ["compare.json", "compare.md", "compare.svg"]
+    assert (folder / "compare.md").read_text().rstrip().endswith("(compare.svg)")
+    told = json.loads((folder / "compare.json").read_text())
+    low, high = told["runs"][0]["intervals"]["fp32/latency_median_ms"]
+    assert low <= told["runs"][0]["metrics"]["fp32/latency_median_ms"]["value"] <= high
+    assert told["runs"][0]["test_set"]["data"] == "digits"
+    figure = ET.fromstring((folder / "compare.svg").read_text())
+    assert {"size", "latency on machine A", "other"} <= set(figure.itertext())
+
+
+def test_no_figure_is_written_where_nothing_can_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "compare.svg").write_text("of an earlier comparison")
+    write([entry("a", HERE, fp32=(0.9, 10, 1)), entry("b", THERE, SVHN, fp32=(0.9, 10, 1))], tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["compare.json", "compare.md"]
+    assert "no figure: no two of the runs can be compared in anything" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("names", "what"), [([0], "one run"), ([0, 0], "a run twice")])

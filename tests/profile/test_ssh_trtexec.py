@@ -121,3 +121,12 @@ def test_onnx_file_of_no_run_is_built_and_measured_by_trtexec(board: str, export
     assert "a run has the one that it was exported for" in str(result.exception)
     result = CliRunner().invoke(app, ["profile", str(model), "--backend", "tr", "--target", board])
     assert "unknown backend 'tr': did you mean 'trt'" in str(result.exception)
+
+
+def test_run_and_an_onnx_file_take_turns_by_trtexec(board: str, exported: Finished) -> None:
+    """Of the program's queries after the warm-up, half take 6 ms and half 6.25 ms."""
+    model = exported.run / "export/student.fp32.onnx"
+    shown = kdedge("gate", exported.run, "--against", model, "--target", board)
+    assert "gate passed: no worse than student.fp32.onnx" in " ".join(shown.split())
+    (times,) = exported.json("against.json")["times"]
+    assert (times["name"], times["ratios"], times["base_ms"]) == ("fp32", [1.0] * 5, 6.125)

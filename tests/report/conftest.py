@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from closeups import layer_views, made_up_answers, orin, paired_gate, terms
 
 from kdedge.core.profiling import ProcessSample, ProfileReport
 from kdedge.core.report import Check, ExportedFile, ExportReport, GateResult, Hop, Quality, TrainedModel, TrainingReport
@@ -227,6 +228,12 @@ def whole_run(**changes: Any) -> ReportData:
         "summary": (columns, rows),
         "command": "kdedge run recipes/resnet_dw.yaml --set seed=0",
         "created": "2026-08-20 10:42",
+        "asked": made_up_answers(LABELS),
+        "layers": layer_views(),
+        "against": paired_gate(),
+        "devices": [orin([profile("int8", 0.8, 200)])],
+        "earlier": ["jetson-nano"],
+        "ablation": terms(),
     }
     return ReportData(**(parts | changes))
 

@@ -95,7 +95,7 @@ def test_card_gives_energy_where_it_was_measured(run, make_profile):
         "1.25 +- 0.05 mJ",
         "not measured",
     ]
-    assert "cpu: Example CPU @ 2.70GHz" in lines[0]
+    assert "cpu: Example CPU @" in lines[0]
 
 
 def test_card_names_no_folder_and_no_date(run):

@@ -1,27 +1,19 @@
 """Which run dominates which: worked out by hand."""
 
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+
 import pytest
+from entries import HERE, SVHN, THERE, entry
 from hypothesis import given
 from hypothesis import strategies as some
 
 from kdedge.core.report import Metric
-from kdedge.report.compare import COSTS, Entry, Point, beats, front, fronts, markdown, plain, rows, sentences
+from kdedge.report.compare import COSTS, Point, beats, front, fronts, markdown, plain, rows, sentences
+from kdedge.report.pareto import fronts_file, shortened
 
-LATENCY, SIZE, _ = COSTS
-HERE, THERE = {"cpu": "fast", "cores": 8}, {"cpu": "slow", "cores": 8}
-
-
-def entry(name: str, machine: dict, **values: tuple[float, float, float]) -> Entry:
-    """`int8=(top-1, bytes, ms)`"""
-    metrics = {"student/params": Metric(value=1500, unit="count", better="lower")}
-    for precision, (top1, count, ms) in values.items():
-        metrics[f"{precision}/top1"] = Metric(value=top1, unit="fraction", better="higher")
-        metrics[f"{precision}/onnx_bytes"] = Metric(value=count, unit="bytes", better="lower")
-        if machine:
-            metrics[f"{precision}/latency_median_ms"] = Metric(value=ms, unit="ms", better="lower")
-    return Entry(name, "resnet8", metrics, tuple(values), machine)
-
-
+LATENCY, SIZE, _, ENERGY = COSTS
 SMALL = entry("small", HERE, fp32=(0.90, 4096, 1.0), int8=(0.89, 1024, 0.5))
 LARGE = entry("large", HERE, fp32=(0.95, 8192, 2.0), int8=(0.90, 2048, 1.5))
 ELSEWHERE = entry("board", THERE, fp32=(0.91, 4096, 0.1), int8=(0.80, 512, 0.05))
@@ -84,7 +76,7 @@ def test_run_dominates_one_whose_every_precision_it_beats():
 
 
 def test_equal_points_stand_on_the_front_together():
-    found = front([Point("a", "fp32", 0.9, 10), Point("b", "fp32", 0.9, 10)], SIZE, None)
+    found = front([Point("a", "fp32", 0.9, 10), Point("b", "fp32", 0.9, 10)], SIZE)
     assert len(found.best) == 2
     assert found.beaten == []
 
@@ -96,7 +88,7 @@ POINTS = some.lists(some.tuples(some.integers(0, 5), some.integers(95, 110)), mi
 def test_every_point_is_on_the_front_or_told_with_one_that_beats_it(pairs, noise):
     cost = LATENCY if noise else SIZE
     found = [Point(str(number), "fp32", float(top1), float(price)) for number, (top1, price) in enumerate(pairs)]
-    result = front(found, cost, None)
+    result = front(found, cost)
     assert sorted([*result.best, *(point for point, _ in result.beaten)]) == sorted(found)
     assert result.best
     assert all(beats(better, point, noise) and better in result.best for point, better in result.beaten)
@@ -117,3 +109,66 @@ def test_plain_has_each_front_and_what_it_beats():
     assert (latency["cost"], latency["machine"], len(latency["front"])) == ("latency_median_ms", "A", 3)
     (beaten,) = latency["dominated"]
     assert (beaten["point"]["run"], beaten["by"]["run"]) == ("large", "small")
+
+
+def test_runs_with_other_test_images_are_not_compared():
+    other = entry("other", HERE, SVHN, fp32=(0.99, 10, 0.1), int8=(0.98, 5, 0.05))
+    entries = [SMALL, other, LARGE]
+    found = list(fronts(entries))
+    assert [(one.cost.title, one.test_set) for one in found] == [
+        ("latency", 0),
+        ("size", 0),
+        ("latency", 1),
+        ("size", 1),
+    ]
+    assert not any("other" in str(point) for one in found[:2] for point in one.best)
+    said = list(sentences(entries, found))
+    assert "accuracy against size, test set 2: the front is other int8, other fp32" in said
+    assert said[-3:] == [
+        "accuracies on different test images are not compared: "
+        "test set 1 and test set 2 differ in data digits and svhn, images 360 and 26032",
+        "test set 1: small, large",
+        "test set 2: other",
+    ]
+    assert [one["test_set"] for one in plain(entries)["fronts"]] == [1, 1, 2, 2]
+
+
+def test_cost_that_is_not_known_of_some_is_told():
+    energy = {f"{name}/energy_net_mj": Metric(value=2.0, unit="mJ", better="lower") for name in ("fp32", "int8")}
+    entries = [replace(SMALL, metrics=SMALL.metrics | energy), LARGE]
+    found = next(one for one in fronts(entries) if one.cost == ENERGY)
+    assert {str(point) for point in found.best} == {"small fp32"}
+    assert found.missing == ["large fp32", "large int8"]
+    assert "no energy is known of large fp32, large int8" in sentences(entries, [found])
+
+
+def names(figure: str, *runs: str) -> list[int]:
+    return [figure.count(f">{run}</text>") for run in runs]
+
+
+def test_figure_has_a_panel_for_each_front_and_names_its_points():
+    figure = fronts_file([SMALL, LARGE], list(fronts([SMALL, LARGE])))
+    assert ET.fromstring(figure).tag == "{http://www.w3.org/2000/svg}svg"
+    assert names(figure, "latency", "size", "median latency, ms", "fp32", "int8", "front") == [1] * 6
+    assert names(figure, "small", "large") == [4, 4]  # two precisions in two panels
+    assert not re.search(r"var\(|currentColor|#0000[01]\d", figure)
+    assert fronts_file([SMALL, LARGE], list(fronts([SMALL, LARGE]))) == figure
+
+
+def test_figure_keeps_machines_apart():
+    entries = [SMALL, LARGE, ELSEWHERE]
+    figure = fronts_file(entries, list(fronts(entries)))
+    assert names(figure, "latency on machine A", "latency on machine B", "size") == [1, 1, 1]
+    assert names(figure, "board") == [4]
+
+
+def test_figure_draws_the_intervals():
+    bare = [replace(each, intervals={}) for each in (SMALL, LARGE)]
+    drawn = [fronts_file(each, list(fronts(each))).count("stroke-opacity: 0.4") for each in ([SMALL, LARGE], bare)]
+    assert drawn[0] - drawn[1] == 4 * 2 + 4  # of accuracy in both panels, of latency in one
+
+
+def test_long_names_keep_both_ends():
+    assert shortened("resnet_dw-1263bf8a") == "resnet_dw-1263bf8a"
+    assert shortened("resnet_grouped_long-1263bf8a") == "resnet_grou\N{HORIZONTAL ELLIPSIS}g-1263bf8a"
+    assert len(shortened("x" * 100)) == 22

@@ -2,8 +2,10 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
+from closeups import made_up_answers
 
 from kdedge.report.html import render
 
@@ -53,10 +55,14 @@ def test_page_stands_alone(whole):
     assert page.open == []
     assert whole.startswith("<!DOCTYPE html>")
     names = {tag for tag, _ in page.tags}
-    assert not names & {"script", "link", "iframe", "img", "object", "embed", "base"}
+    assert not names & {"script", "link", "iframe", "object", "embed", "base"}
+    pictures = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(pictures) == 24 + 12
+    assert all(picture["src"].startswith("data:image/png;base64,") and picture["alt"] for picture in pictures)
     addresses = [
         value
-        for _, attributes in page.tags
+        for tag, attributes in page.tags
+        if tag != "img"
         for name, value in attributes.items()
         if name.split(":")[-1] in ("href", "src")
     ]
@@ -74,7 +80,8 @@ def test_page_ids_are_unique_and_references_resolve(whole):
 
 def test_every_figure_is_drawn_and_named(whole):
     figures = re.findall(r"<figure>(.*?)</figure>", whole, flags=re.DOTALL)
-    assert len(figures) == 3 + 3 + 2 * 3  # training, trade-offs, two for each precision
+    # training, trade-offs, ablation, paired gate, two for each precision, layers: time and memory, memory
+    assert len(figures) == 3 + 3 + 1 + 1 + 2 * 3 + 2 + 1
     for figure in figures:
         assert re.search(r'<svg viewBox="0 0 [\d.]+ [\d.]+" role="img" aria-label="[^"]+"', figure)
         assert re.search(r"<title>[^<]+</title>", figure)
@@ -105,8 +112,50 @@ def test_page_says_everything_once_asked(whole):
         "memory total 7.76 GiB",
         "kdedge run recipes/resnet_dw.yaml --set seed=0",
         "- epochs: 40",
+        "Measured beside resnet_dw-old regression",
+        "int8: throttled, CPU: 1.2 of 1.5 GHz",
+        "Rows: the class. Columns: what engine-int8 said. 400 test images.",
+        "Images that engine-fp32 has right and engine-int8 wrong",
+        "Weights 131.2 KiB. Activations at most 128.0 KiB at once, at batch 1 while conv1 runs.",
+        "The 12 slowest of 20 layers: 82.86 %.",
+        "NVIDIA Jetson Orin Nano",
+        "power mode 25W",
+        "engine-int8: 128 images",
+        "jetson-nano: measured before the run was exported anew.",
+        "resnet20 on cifar10: 45000 training images",
     ):
         assert part in text
+
+
+def test_headings_go_down_one_level_at_a_time(whole):
+    levels = [int(tag[1]) for tag, _ in Page(whole).tags if re.fullmatch(r"h\d", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+
+
+def test_layers_that_were_not_timed_say_how_they_are(run):
+    each = run().layers[1]
+    text = Page(render(run(layers=[each], folder="runs/mini"))).text
+    assert "The time of each layer was not measured for this export: kdedge profile runs/mini --layers" in text
+    assert "not measured for this export" not in Page(render(run())).text
+    assert "Layers" not in Page(render(run(layers=[]))).text
+
+
+def test_what_was_not_asked_for_has_no_section(run):
+    text = Page(render(run(asked=None, against=None, ablation=None, devices=[], earlier=[]))).text
+    for title in ("What is confused", "Worst images", "Measured beside", "Terms of the loss", "Jetson"):
+        assert title not in text
+
+
+@pytest.mark.parametrize("classes", [2, 100, 1000])
+def test_confusion_of_any_number_of_classes_is_readable(run, classes):
+    names = [f"class {k}" for k in range(classes)]
+    text = render(run(asked=made_up_answers(names, 2 * classes, 8), profiles=[], layers=[], curves={}))
+    tables = re.findall(r'<table class="matrix">(.*?)</table>', text, flags=re.DOTALL)
+    assert len(tables) == 2
+    assert all(table.count("<tr>") == 1 + min(classes, 12) for table in tables)
+    assert len(text.encode()) < 600_000
 
 
 def test_same_run_gives_the_same_bytes(run, whole):

@@ -8,7 +8,7 @@ import pytest
 from kdedge.core.profiling import ProfileReport
 from kdedge.core.report import ExitPoint, ExportedFile, ExportReport, Hop, Quality, TrainedModel, TrainingReport
 from kdedge.report.html import ReportData, render
-from kdedge.report.view import Tile, device_latency_facts, exits, latency_facts, network_rows, tiles, warnings
+from kdedge.report.view import Tile, exits, network_rows, tiles, warnings
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -80,11 +80,3 @@ def test_network_rows_tell_the_exits_and_all_of_them_together() -> None:
     )  # fmt: skip
     assert exits(network) == "25.00 % / 37.50 %, 62.50 %"
     assert exits(network.model_copy(update={"exits": {}, "ensemble": None})) == "-"
-
-
-def test_device_latency_is_a_fact_of_its_own(make_profile: Callable[..., ProfileReport]) -> None:
-    profile = make_profile("fp32", 1.0, 20, 2)
-    assert device_latency_facts(profile) == []
-    device = profile.latency.model_copy(update={"median": 0.25})
-    facts = latency_facts(profile.model_copy(update={"device_latency": device}))
-    assert ("on the device alone, median", "0.250 ms, without copies") in facts

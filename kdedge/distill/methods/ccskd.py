@@ -68,6 +68,9 @@ def answer_weights(right: Tensor, fading: float, reference: bool) -> Tensor:
     return torch.where(right, 1.0, fading)
 
 
+FEATURE_LOSSES = {"channel": channel_loss, "distance": distance_loss, "angle": angle_loss}
+
+
 @METHODS.register("ccskd")
 class Ccskd(Method):
     Config = CcskdConfig
@@ -95,23 +98,32 @@ class Ccskd(Method):
         self.adapters = adapters(self.pairs, student, teacher)
         self.config = config
 
+    def prune(self) -> None:
+        for s, _ in self.pairs:
+            if not any(self.counts(f"{s}/{part}") for part in FEATURE_LOSSES):
+                del self.adapters[s]
+        self.pairs = [pair for pair in self.pairs if pair[0] in self.adapters]
+        self.student_features = tuple(s for s, _ in self.pairs)
+        self.teacher_features = tuple(t for _, t in self.pairs)
+
     def loss(self, step: Step) -> dict[str, Tensor]:
         c = self.config
         terms = self.feature_terms(step)
         student, teacher = compared_logits(step, c.standardize)
-        fading = c.decay ** int(step.progress / c.every)
-        weights = answer_weights(teacher.argmax(dim=1) == step.labels, fading, c.reference)
-        terms["ccskd/kd"] = kd_loss(student, teacher, c.temperature)
-        terms["ccskd/selective"] = weighted_kd_loss(student, teacher, weights, c.temperature)
+        if self.counts("kd"):
+            terms["ccskd/kd"] = kd_loss(student, teacher, c.temperature)
+        if self.counts("selective"):
+            fading = c.decay ** int(step.progress / c.every)
+            weights = answer_weights(teacher.argmax(dim=1) == step.labels, fading, c.reference)
+            terms["ccskd/selective"] = weighted_kd_loss(student, teacher, weights, c.temperature)
         return terms
 
     def feature_terms(self, step: Step) -> dict[str, Tensor]:
         """Of every stage: its channels, and how they correlate between the samples."""
-        terms = {}
+        terms: dict[str, Tensor] = {}
         for s, t in self.pairs:
             student = pooled(self.adapters[s](step.student.features[s]))
             teacher = pooled(step.taught.features[t]).detach()
-            terms[f"ccskd/{s}/channel"] = channel_loss(student, teacher)
-            terms[f"ccskd/{s}/distance"] = distance_loss(student, teacher)
-            terms[f"ccskd/{s}/angle"] = angle_loss(student, teacher)
+            wanted = {part: loss for part, loss in FEATURE_LOSSES.items() if self.counts(f"{s}/{part}")}
+            terms |= {f"ccskd/{s}/{part}": loss(student, teacher) for part, loss in wanted.items()}
         return terms

@@ -138,6 +138,18 @@ class HybridAttention(Method):
         self.calibration_batches = config.calibration_batches if self.selections else 0
         self.config = config
 
+    def prune(self) -> None:
+        shown = [s for s, _ in self.pairs if self.counts(f"spatial/{s}")]
+        self.compared = [s for s in self.compared if self.counts(f"channel/{s}")]
+        selecting = {*self.compared, *(shown if self.config.select_spatial else ())}
+        for layers, users in ((self.selections, selecting), (self.adapters, self.compared)):
+            for s in [s for s in layers if s not in users]:
+                del layers[s]
+        self.pairs = [pair for pair in self.pairs if pair[0] in {*shown, *self.compared}]
+        self.student_features = tuple(s for s, _ in self.pairs)
+        self.teacher_features = tuple(t for _, t in self.pairs)
+        self.calibration_batches = self.calibration_batches if self.selections else 0
+
     def prepare(self, views: Iterable[tuple[View, View | None]]) -> None:
         """Choose the teacher's channels."""
         found = {s: Moments() for s in self.selections}
@@ -154,8 +166,9 @@ class HybridAttention(Method):
         terms = {}
         for s, t in self.pairs:
             student, teacher = step.student.features[s], step.taught.features[t].detach()
-            shown = self.active(s, teacher) if self.config.select_spatial else teacher
-            terms[f"hybrid_attention/spatial/{s}"] = attention_loss(student, shown, self.config.p, "squared")
+            if self.counts(f"spatial/{s}"):
+                shown = self.active(s, teacher) if self.config.select_spatial else teacher
+                terms[f"hybrid_attention/spatial/{s}"] = attention_loss(student, shown, self.config.p, "squared")
             if s in self.compared:
                 adapted = self.adapters[s](student) if s in self.adapters else student
                 used = self.active(s, activations(teacher))

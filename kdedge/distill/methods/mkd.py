@@ -19,9 +19,9 @@ guide (PKD's on Faster R-CNN) and 0.1 for explore, which is off for the first fi
 part out, as in `terms: {explore/*: {weight: 0}}`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,8 @@ from kdedge.models.blocks import init_weights
 
 Features = Mapping[str, Tensor]
 """(N, C, H, W) by stage."""
+Counts = Callable[[str], bool]
+"""Of a term's name after the method's."""
 
 
 class MkdConfig(LogitsConfig):
@@ -59,13 +61,9 @@ class Guide(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.inherit = adapter(inputs, outputs, relu=False)
-        self.explore = nn.Conv2d(inputs, outputs, 1, bias=False)  # only correlated, to which BN makes no difference
+        self.inherit: nn.Module = adapter(inputs, outputs, relu=False)
+        self.explore: nn.Module = nn.Conv2d(inputs, outputs, 1, bias=False)  # correlated: BN would make no difference
         init_weights(self.explore)
-
-    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, inputs, H, W) -> (N, outputs, H, W) twice."""
-        return self.inherit(feature), self.explore(feature)
 
 
 class GuidedStages(nn.Module):
@@ -75,21 +73,41 @@ class GuidedStages(nn.Module):
         super().__init__()
         self.pairs = pairs
         widths = {s: (student.features[s].channels, teacher.features[t].channels) for s, t in pairs}
-        self.guides = nn.ModuleDict({stage: Guide(*width) for stage, width in widths.items()})
+        self.guides: Mapping[str, Guide] = cast(
+            Mapping[str, Guide], nn.ModuleDict({stage: Guide(*width) for stage, width in widths.items()})
+        )
+        self.relations = {f"relation/{s1}-{s2}": ((s1, t1), (s2, t2)) for (s1, t1), (s2, t2) in pairwise(pairs)}
 
-    def forward(self, student: Features, teacher: Features) -> dict[str, Tensor]:
+    def prune(self, counts: Counts) -> None:
+        """Drop the layers, and the pairs, that only terms which do not count need."""
+        self.relations = {name: pairs for name, pairs in self.relations.items() if counts(name)}
+        related = {pair for pairs in self.relations.values() for pair in pairs}
+        kept = []
+        for pair in self.pairs:
+            stage = pair[0]
+            attention, guide, explore = (counts(f"{part}/{stage}") for part in ("attention", "guide", "explore"))
+            if not guide and pair not in related:
+                self.guides[stage].inherit = nn.Identity()
+            if not explore:
+                self.guides[stage].explore = nn.Identity()
+            if attention or guide or explore or pair in related:
+                kept.append(pair)
+        self.pairs = kept
+
+    def forward(self, student: Features, teacher: Features, counts: Counts = lambda _: True) -> dict[str, Tensor]:
         """The terms of the student's and the teacher's features, which must carry no gradient."""
-        guided = {s: self.guides[s](student[s]) for s, _ in self.pairs}
-        inherited = {s: inherit for s, (inherit, _) in guided.items()}
+        inherited = {s: self.guides[s].inherit(student[s]) for s, _ in self.pairs}
         terms = {
-            f"relation/{s1}-{s2}": relation_loss((inherited[s1], inherited[s2]), (teacher[t1], teacher[t2]))
-            for (s1, t1), (s2, t2) in pairwise(self.pairs)
+            name: relation_loss((inherited[s1], inherited[s2]), (teacher[t1], teacher[t2]))
+            for name, ((s1, t1), (s2, t2)) in self.relations.items()
         }
         for s, t in self.pairs:
-            inherit, explore = guided[s]
-            terms[f"attention/{s}"] = attention_loss(student[s], teacher[t], 2, "squared")
-            terms[f"guide/{s}"] = pearson_loss(inherit, teacher[t])
-            terms[f"explore/{s}"] = likeness(explore, teacher[t])
+            if counts(f"attention/{s}"):
+                terms[f"attention/{s}"] = attention_loss(student[s], teacher[t], 2, "squared")
+            if counts(f"guide/{s}"):
+                terms[f"guide/{s}"] = pearson_loss(inherited[s], teacher[t])
+            if counts(f"explore/{s}"):
+                terms[f"explore/{s}"] = likeness(self.guides[s].explore(student[s]), teacher[t])
         return terms
 
 
@@ -119,8 +137,15 @@ class Mkd(Method):
         self.stages = GuidedStages(pairs, student, teacher)
         self.config = config
 
+    def prune(self) -> None:
+        self.stages.prune(self.counts)
+        self.student_features = tuple(s for s, _ in self.stages.pairs)
+        self.teacher_features = tuple(t for _, t in self.stages.pairs)
+
     def loss(self, step: Step) -> dict[str, Tensor]:
-        soft = kd_loss(*compared_logits(step, self.config.standardize), self.config.temperature)
+        terms = {}
+        if self.counts("soft"):
+            terms["mkd/soft"] = kd_loss(*compared_logits(step, self.config.standardize), self.config.temperature)
         teacher = {stage: feature.detach() for stage, feature in step.taught.features.items()}
-        terms = self.stages(step.student.features, teacher)
-        return {"mkd/soft": soft} | {f"mkd/{name}": term for name, term in terms.items()}
+        found = self.stages(step.student.features, teacher, self.counts)
+        return terms | {f"mkd/{name}": term for name, term in found.items()}

@@ -101,6 +101,17 @@ class MskdSsr(Method):
         self.teacher_heads.requires_grad_(self.trains_teacher_heads)
         self.adapters.requires_grad_(self.teaches_student and self.config.beta > 0)
 
+    def prune(self) -> None:
+        """Layers stay, so that one phase can hand them on to the next; those that nothing reaches do not train."""
+        if not self.teaches_student:
+            return
+        if not any(self.counts(f"{stage}/response") for stage in (*self.heads, self.last)):
+            self.uses_teacher_heads = self.trains_teacher_heads = False
+            self.teacher_heads.requires_grad_(False)
+        for stage, adapter in self.adapters.items():
+            if not self.counts(f"{stage}/feature"):
+                adapter.requires_grad_(False)
+
     def train(self, mode: bool = True) -> "MskdSsr":
         """Teacher's heads that do not learn keep the statistics of their batch norms."""
         super().train(mode)
@@ -147,7 +158,8 @@ class MskdSsr(Method):
         c, terms = self.config, {}
         mine = {s: answer(head, step.student.features[s])[1] for s, head in self.heads.items()}
         for stage, logits in mine.items():
-            terms[f"mskd_ssr/{stage}/labels"] = F.cross_entropy(logits.float(), step.labels) / (len(mine) + 1)
+            if self.counts(f"{stage}/labels"):
+                terms[f"mskd_ssr/{stage}/labels"] = F.cross_entropy(logits.float(), step.labels) / (len(mine) + 1)
         mine |= {self.last: step.student.logits}
         if c.alpha > 0:
             terms |= self.response_terms(mine, theirs | {self.last: step.taught.logits})
@@ -160,6 +172,8 @@ class MskdSsr(Method):
     def response_terms(self, mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, Tensor]:
         c, terms = self.config, {}
         for stage, logits in mine.items():
+            if not self.counts(f"{stage}/response"):
+                continue
             pair = compared(logits, c.standardize), compared(theirs[stage].detach(), c.standardize)
             terms[f"mskd_ssr/{stage}/response"] = c.alpha / len(mine) * kd_loss(*pair, c.temperature)
         return terms
@@ -168,6 +182,8 @@ class MskdSsr(Method):
         """Of the channels, whose 1x1 convolution may as well come after the mean over the places."""
         terms = {}
         for s, t in self.pairs:
+            if not self.counts(f"{s}/feature"):
+                continue
             vectors = self.adapters[s](pooled(mine.features[s])), pooled(theirs.features[t]).detach()
             terms[f"mskd_ssr/{s}/feature"] = self.config.beta * channel_loss(*vectors)
         return terms
@@ -175,6 +191,8 @@ class MskdSsr(Method):
     def review_terms(self, mine: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
         c, terms = self.config, {}
         for reviewed, stage in pairwise(mine if c.review == "shallow_to_deep" else reversed(mine)):
+            if not self.counts(f"{stage}/review"):
+                continue
             pair = compared(mine[stage], c.standardize), compared(mine[reviewed], c.standardize)
             terms[f"mskd_ssr/{stage}/review"] = c.gamma * review_loss(*pair, labels, c.temperature)
         return terms

@@ -89,6 +89,20 @@ class SelfDistill(Method):
         kept = {"attention": config.attention, "alpha": 0.0, "feature_weight": 0.0}
         return "deep supervision", kept
 
+    def parts_of(self, stage: str) -> list[str]:
+        """What an exit learns from at some time, by the options and by the terms' weights."""
+        c = self.config
+        asked = {
+            "labels": c.alpha < 1 or c.alpha_schedule != Schedule(),
+            "logits": c.alpha > 0,
+            "feature": c.feature_weight > 0,
+        }
+        return [part for part, there in asked.items() if there and self.counts(f"{stage}/{part}")]
+
+    def prune(self) -> None:
+        for stage in [stage for stage in self.heads if not self.parts_of(stage)]:
+            del self.heads[stage]
+
     def loss(self, step: Step) -> dict[str, Tensor]:
         """The terms of each exit, already weighed by the options; those that never weigh anything are left out."""
         c = self.config
@@ -99,14 +113,14 @@ class SelfDistill(Method):
         target = self.target(step.student.logits, [logits for _, logits in answers.values()])
         terms = {}
         for stage, (embedding, logits) in answers.items():
-            name = f"self_distill/{stage}"
-            if c.alpha < 1 or c.alpha_schedule != Schedule():
+            name, parts = f"self_distill/{stage}", self.parts_of(stage)
+            if "labels" in parts:
                 terms[f"{name}/labels"] = (1 - alpha) * F.cross_entropy(logits.float(), step.labels)
-            if c.alpha > 0:
+            if "logits" in parts:
                 terms[f"{name}/logits"] = alpha * kd_loss(logits, target, c.temperature)
-            if c.feature_weight > 0:
+            if "feature" in parts:
                 terms[f"{name}/feature"] = feature_weight * embedding_loss(embedding, deepest)
-        if c.alpha > 0 and c.target == "ensemble":
+        if c.alpha > 0 and c.target == "ensemble" and self.counts("deepest/logits"):
             terms["self_distill/deepest/logits"] = alpha * kd_loss(step.student.logits, target, c.temperature)
         return terms
 

@@ -15,7 +15,7 @@ The fit is trained for the first half of a phase; the maps and the features come
 schedules are those of the terms, to be changed in a recipe; fit has that of the CRD benchmark at batch 64 (30000 / 64).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 from pydantic import Field
@@ -32,6 +32,11 @@ from kdedge.distill.pearson import pearson_loss
 from kdedge.distill.stages import Stages, pair_stages
 
 RAMP = Schedule(warmup=0.2)
+FEATURE_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "fit": lambda student, teacher: pkt_loss(pooled(student), pooled(teacher)),
+    "attention": lambda student, teacher: attention_loss(student, teacher, 2, "squared"),
+    "feature": pearson_loss,
+}
 
 
 class SpatialAttentionConfig(MethodConfig):
@@ -65,14 +70,21 @@ class SpatialAttention(Method):
         self.adapters = adapters(self.pairs, student, teacher, config.relu)
         self.config = config
 
+    def prune(self) -> None:
+        for s, _ in self.pairs:
+            if not any(self.counts(f"{part}/{s}") for part in FEATURE_LOSSES):
+                del self.adapters[s]
+        self.pairs = [pair for pair in self.pairs if pair[0] in self.adapters]
+        self.student_features = tuple(s for s, _ in self.pairs)
+        self.teacher_features = tuple(t for _, t in self.pairs)
+
     def loss(self, step: Step) -> dict[str, Tensor]:
-        logits = compared_logits(step, self.config.standardize)
-        terms = {"spatial_attention/logits": kd_loss(*logits, self.config.temperature)}
+        terms = {}
+        if self.counts("logits"):
+            logits = compared_logits(step, self.config.standardize)
+            terms["spatial_attention/logits"] = kd_loss(*logits, self.config.temperature)
         for s, t in self.pairs:
             student, teacher = self.adapters[s](step.student.features[s]), step.taught.features[t].detach()
-            terms |= {
-                f"spatial_attention/fit/{s}": pkt_loss(pooled(student), pooled(teacher)),
-                f"spatial_attention/attention/{s}": attention_loss(student, teacher, 2, "squared"),
-                f"spatial_attention/feature/{s}": pearson_loss(student, teacher),
-            }
+            wanted = {part: loss for part, loss in FEATURE_LOSSES.items() if self.counts(f"{part}/{s}")}
+            terms |= {f"spatial_attention/{part}/{s}": loss(student, teacher) for part, loss in wanted.items()}
         return terms

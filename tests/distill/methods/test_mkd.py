@@ -9,6 +9,7 @@ from kdedge.distill.base import Network, Step, View
 from kdedge.distill.methods.attention import attention_loss
 from kdedge.distill.methods.logits import kd_loss
 from kdedge.distill.methods.mkd import GuidedStages, Mkd, MkdConfig, relation_loss
+from kdedge.distill.objective import build_methods
 from kdedge.distill.weights import term_weight
 from kdedge.models.features import FeaturePoint
 
@@ -29,9 +30,12 @@ def features(*widths, seed=0):
 
 
 def terms_of(student=(4, 8), teacher=(4, 6), **options):
-    method = Mkd(MkdConfig(**options), network(*student), network(*teacher))
+    return Mkd(MkdConfig(**options), network(*student), network(*teacher)).loss(step(student, teacher))
+
+
+def step(student=(4, 8), teacher=(4, 6)):
     views = View(feature(4, 10, seed=1), features(*student, seed=10)), View(feature(4, 10), features(*teacher))
-    return method.loss(Step(torch.zeros(4), torch.arange(4), *views, epoch=0, progress=0.5))
+    return Step(torch.zeros(4), torch.arange(4), *views, epoch=0, progress=0.5)
 
 
 def maps(seed=0):
@@ -142,6 +146,33 @@ def test_mkd_guides_lead_to_twice_the_teachers_width():
         "guides.stage2.inherit.conv.weight": (6, 8, 1, 1),
         "guides.stage2.explore.weight": (6, 8, 1, 1),
     }
+
+
+def built(terms):
+    use = MethodUse.model_validate({"name": "mkd", "terms": terms})
+    return build_methods([use], network(4, 8), [network(4, 8)])["mkd"]
+
+
+def test_mkd_of_soft_targets_alone_has_no_layers_and_asks_for_no_features():
+    method = built({"soft": {}, "*": {"weight": 0}})
+    assert (list(method.parameters()), method.student_features, method.teacher_features) == ([], (), ())
+    assert list(method(step())) == ["mkd/soft"]
+
+
+@pytest.mark.parametrize(
+    ("off", "layers"),
+    [
+        ("explore/*", {"stage1.inherit", "stage2.inherit"}),
+        ("explore/stage2", {"stage1.inherit", "stage1.explore", "stage2.inherit"}),
+        ("relation/*", {"stage1.inherit", "stage1.explore", "stage2.inherit", "stage2.explore"}),
+        ("guide/stage1", {"stage1.inherit", "stage1.explore", "stage2.inherit", "stage2.explore"}),
+        ("[rg]*", {"stage1.explore", "stage2.explore"}),
+    ],
+)
+def test_mkd_has_no_layers_that_only_a_term_of_weight_zero_would_need(off, layers):
+    method = built({off: {"weight": 0}})
+    names = {".".join(name.split(".")[2:4]) for name, _ in method.named_parameters()}
+    assert names == layers
 
 
 def test_mkd_leaves_out_maps_of_one_place():
