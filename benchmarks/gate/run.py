@@ -29,6 +29,7 @@ from kdedge.core.deployment import Profile
 from kdedge.core.markdown import table
 from kdedge.core.rundir import write_text
 from kdedge.pipeline.against import SECONDS
+from kdedge.pipeline.environment import environment
 from kdedge.pipeline.paired import measure_until_clear, paired_request
 from kdedge.profile.measure import Model
 from kdedge.profile.targets import LocalTarget
@@ -38,6 +39,7 @@ GATES = {0.0: 100, 0.10: 40, 0.05: 40}
 """How many, by slow-down."""
 WANTED = {0.0: "at most 2 %", 0.10: "at least 95 %", 0.05: "at least 80 %"}
 BUSY = "while True: pass"
+MADE_WITH = ("cpu", "python", "kdedge", "onnxruntime", "numpy")
 COLUMNS = (
     "slow-down", "gates", "of them beside a busy process", "say regression", "wanted", "say unstable",
     "seconds, median", "seconds, most", "processes, median", "spread of a process's ratio",
@@ -121,6 +123,16 @@ def row(slower: float, gates: Sequence[dict[str, Any]]) -> list[str]:
     ]  # fmt: skip
 
 
+def write_table(path: Path, gates: Sequence[dict[str, Any]]) -> None:
+    machine = ", ".join(f"{name} {value}" for name, value in environment().items() if name in MADE_WITH)
+    loads = [one["load"] for one in gates]
+    said = (
+        f"A model of {statistics.median(one['base_ms'] for one in gates):.2f} ms, one thread; a ratio's unit is a "
+        f"process.  Load average beside the gates: {min(loads):.1f} to {max(loads):.1f}, on {os.cpu_count()} CPUs."
+    )
+    write_text(path, "\n".join([*table(COLUMNS, rows(gates)), "", said, "", f"{machine}."]) + "\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gates", type=int, help="of each kind, instead of 100, 40 and 40")
@@ -142,8 +154,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for case in left:
             gates.append(gate(case, request, case.slower * whole))
             write_text(log, "".join(json.dumps(one) + "\n" for one in gates))
-            write_text(asked.results / "gates.md", "\n".join(table(COLUMNS, rows(gates))) + "\n")
+            write_table(asked.results / "gates.md", gates)
             console.say(f"slow-down {case.slower:g}, gate {case.number}: {gates[-1]['outcome']}")
+    if gates:
+        write_table(asked.results / "gates.md", gates)
     console.show_table("paired gates", COLUMNS, rows(gates))
 
 
