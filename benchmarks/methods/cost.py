@@ -4,7 +4,7 @@
 
 ResNet-56 teaches ResNet-20 at batch 64, and is asked at every step; images are noise, since speed and memory do not
 depend on what is in them.  Every method with its default options, and the shipped systems with all their phases, each
-in a process of its own, in turn with plain KD.  Writes results/cost.json and cost.md; interrupted, it goes on from there.
+in a process of its own, in turn with plain KD.  Writes results/cost.json and cost.md, and goes on where it stopped.
 """
 
 import argparse
