@@ -11,7 +11,7 @@ MARKER, MARKER_AGAINST = "<!-- kdedge gate -->", "<!-- kdedge against -->"
 """What a bot finds its comment by; a pull request may have one of each."""
 HEADLINES: dict[Verdict, str] = {
     "pass": "passed",
-    "regression": "failed: a budget is not kept",
+    "regression": "failed: a limit is not kept",
     "incomparable": "undecided: the baseline is from another environment",
     "unstable": "undecided: a measurement did not settle",
     "insufficient": "undecided: there is too little to compare with",

@@ -113,7 +113,8 @@ class Project:
             return digest([run.sha256(EXPORT), [sha256_file(path) for path in cascades]])
         if command == "report":
             inputs = [run.sha256(name) for name in (TRAINING, EXPORT, *self.profiles(), GATE, *self.exits())]
-            return digest([plain(recipe.card), recipe.seed, self.given, inputs, self.looked_closer()])
+            given = [Path(name).name for name in self.given[:1]], self.given[1:]  # from whatever folder it is named
+            return digest([plain(recipe.card), recipe.seed, given, inputs, self.looked_closer()])
         raise KdedgeError(f"no command {command!r}")
 
     def profiles(self) -> list[str]:

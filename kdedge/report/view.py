@@ -18,8 +18,8 @@ PRECISIONS = get_args(Precision)
 """Names of the student's files and profiles; others are of networks that stand beside it."""
 MINUS = "\N{MINUS SIGN}"
 BANNERS: dict[Verdict, tuple[str, str]] = {
-    "pass": ("Passed", "every blocking budget is kept"),
-    "regression": ("Failed", "a blocking budget is not kept"),
+    "pass": ("Passed", "every blocking limit is kept"),
+    "regression": ("Failed", "a blocking limit is not kept"),
     "incomparable": ("Undecided", "the baseline is from another environment"),
     "unstable": ("Undecided", "a measurement did not settle"),
     "insufficient": ("Undecided", "there is too little to compare with"),

@@ -17,7 +17,7 @@ RESULT = GateResult(verdict="regression", checks=[MISSED, KEPT, ADVICE], warning
 
 def test_annotations_tell_errors_from_advice():
     assert list(annotations(RESULT)) == [
-        "::error title=kdedge::gate failed: a budget is not kept",
+        "::error title=kdedge::gate failed: a limit is not kept",
         "::error title=kdedge int8/top1::regression: 90.00 %25, missed (limit >= 91.00 %25)",
         "::warning title=kdedge fp32/latency_median_ms::unstable (advisory): 90.00 %25, missed (limit >= 91.00 %25)",
         "::warning title=kdedge::50 %25 less%0Athan before",

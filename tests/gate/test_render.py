@@ -56,7 +56,7 @@ def test_markdown_can_be_found_again_and_keeps_its_table():
     text = markdown(RESULT)
     lines = text.splitlines()
     assert lines[0] == MARKER
-    assert lines[1] == "### kdedge gate failed: a budget is not kept"
+    assert lines[1] == "### kdedge gate failed: a limit is not kept"
     table = [line for line in lines if line.startswith("| ") and "<=" in line.replace("&lt;", "<")]
     assert [line.replace("\\|", "").count("|") for line in table] == [len(COLUMNS) + 1] * 5
     assert "| gone&lt;b>\\|x |" in text

@@ -34,7 +34,7 @@ def test_publish_writes_annotations_as_they_are(
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     publish(project, RESULT)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "::error title=kdedge::gate failed: a budget is not kept"
+    assert lines[0] == "::error title=kdedge::gate failed: a limit is not kept"
     assert lines[-1].rstrip() == f"::warning title=kdedge::{RESULT.warnings[0]}".rstrip()
 
 

@@ -101,7 +101,7 @@ def test_figures_follow_the_theme(whole):
 def test_page_says_everything_once_asked(whole):
     text = Page(whole).text
     for part in (
-        "Failed a blocking budget is not kept; 1 of 3 checks passed",
+        "Failed a blocking limit is not kept; 1 of 3 checks passed",
         "fp16: fp16 storage, fp32 compute",
         "onnx-int8: top-1 lost 0.91 points, 0.50 allowed",
         "\N{MINUS SIGN}3.26 points against the teacher",
