@@ -18,7 +18,7 @@ class PairedTimes(Record):
     ratios: list[float]
     """Of the processes that count, in order."""
     base_ms: float
-    """Median over processes of the median query."""
+    """Median query, in the process whose ratio is the median one; so is the next."""
     new_ms: float
     limit: float
     """Slow-down that is allowed, as a fraction."""

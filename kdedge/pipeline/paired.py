@@ -61,14 +61,16 @@ def decide(name: str, replies: list[dict[str, Any]], seconds: float, last: bool)
     found = judge([reply["ratio"] for reply in counted], limit, last or unfit)
     if found is None:
         return None
+    # Medians of each model alone may come from different processes, and clocks differ between those.
+    shown = sorted(counted or replies, key=lambda reply: reply["ratio"])[len(counted or replies) // 2]
     return PairedTimes(
         name=name,
         outcome="unstable" if unfit else found.outcome,
         ratio=found.ratio,
         interval=found.interval,
         ratios=[reply["ratio"] for reply in counted],
-        base_ms=base_ms,
-        new_ms=median(reply["new_ms"] for reply in counted or replies),
+        base_ms=shown["base_ms"],
+        new_ms=shown["new_ms"],
         limit=limit,
         throttled=[text for reply in replies for text in reply["throttled"]],
         unsettled=sum(not reply["settled"] for reply in counted),
