@@ -250,3 +250,13 @@ class GateResult(Record):
     baseline: str | None = None
     against: str = ""
     """Name of the other model, where two were measured in turns; empty where budgets were held."""
+
+    @property
+    def folded(self) -> tuple[list[Check], list[Check]]:
+        """What a reader should see at once, and what is merely no worse than the baseline."""
+        at_once: list[Check] = []
+        quiet: list[Check] = []
+        for check in self.checks:
+            passed = check.verdict == "pass" and check.baseline is not None and not self.against
+            (quiet if passed else at_once).append(check)
+        return at_once, quiet

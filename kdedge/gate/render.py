@@ -1,5 +1,6 @@
 """A gate's result as the terminal's table, as Markdown for a pull request, and as JUnit XML."""
 
+from collections.abc import Iterable, Sized
 from xml.etree import ElementTree
 
 from kdedge.core.console import quantity
@@ -32,7 +33,7 @@ JUNIT_KINDS: dict[Verdict, str] = {
 }
 
 
-def rows(result: GateResult) -> list[list[str]]:
+def rows(checks: Iterable[Check]) -> list[list[str]]:
     """One row a check, under COLUMNS."""
     return [
         [
@@ -43,7 +44,7 @@ def rows(result: GateResult) -> list[list[str]]:
             verdict(check),
             check.reason,
         ]
-        for check in result.checks
+        for check in checks
     ]
 
 
@@ -78,24 +79,28 @@ def markdown(result: GateResult) -> str:
     """For a comment that a bot finds again by its hidden first line."""
     marker = MARKER_AGAINST if result.against else MARKER
     lines = [marker, f"### kdedge {escaped(headline(result))}", ""]
-    if result.checks:
-        lines += [*table(columns(result), rows(result)), ""]
+    at_once, quiet = result.folded
+    if at_once:
+        lines += [*table(columns(result), rows(at_once)), ""]
     lines += [f"- warning: {escaped(text)}" for text in result.warnings]
     if result.against:
         lines.append(f"- base: {escaped(result.against)}, measured in turns with the run")
     if result.baseline:
         lines.append(f"- baseline: {escaped(result.baseline)}")
+    if quiet:
+        lines += details(quiet_line(quiet), table(columns(result), rows(quiet)))
     if result.metrics:
         known = [[name, quantity(metric.value, metric.unit)] for name, metric in sorted(result.metrics.items())]
-        lines += [
-            "",
-            "<details><summary>All metrics</summary>",
-            "",
-            *table(("metric", "value"), known),
-            "",
-            "</details>",
-        ]
+        lines += details("All metrics", table(("metric", "value"), known))
     return "\n".join(lines).rstrip() + "\n"
+
+
+def details(title: str, lines: Iterable[str]) -> list[str]:
+    return ["", f"<details><summary>{title}</summary>", "", *lines, "", "</details>"]
+
+
+def quiet_line(checks: Sized) -> str:
+    return f"passed against the baseline: {len(checks)}"
 
 
 def all_checks(result: GateResult) -> list[Check]:

@@ -56,7 +56,7 @@ def gate_against(
         report.onnx = {name: sha256_file(path) for name, path in new.onnx.items()}
         save(project, report, digest([other, *report.onnx.values()]))
     result = report.result
-    console.show_table(f"{new.name}: {headline(result)}", columns(result), rows(result))
+    console.show_table(f"{new.name}: {headline(result)}", columns(result), rows(result.checks))
     for warning in result.warnings:
         console.warn(warning)
     console.emit(report)

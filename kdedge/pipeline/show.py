@@ -6,7 +6,7 @@ from kdedge.core import console
 from kdedge.core.console import many, percent, show_table
 from kdedge.core.exits import ExitsReport
 from kdedge.core.report import ExitPoint, ExportReport, GateResult, Hop, TrainedModel, TrainingReport
-from kdedge.gate.render import COLUMNS, headline, rows
+from kdedge.gate.render import COLUMNS, headline, quiet_line, rows
 from kdedge.report import exits
 
 
@@ -90,6 +90,12 @@ def show_exits(report: ExitsReport) -> None:
 
 
 def show_gate(result: GateResult) -> None:
-    show_table(headline(result), COLUMNS, rows(result))
+    at_once, quiet = result.folded
+    if at_once:
+        show_table(headline(result), COLUMNS, rows(at_once))
+    else:
+        console.say(headline(result))
+    if quiet:
+        console.say(f"{quiet_line(quiet)}; the run's gate.md lists them")
     for warning in result.warnings:
         console.warn(warning)

@@ -1,7 +1,7 @@
 """What the page says, as strings and rows: no markup and no drawing."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -10,7 +10,7 @@ import yaml
 from kdedge.core.console import many, percent, quantity, size
 from kdedge.core.deployment import Precision
 from kdedge.core.profiling import ProfileReport, gather_notes
-from kdedge.core.report import ExportReport, GateResult, Hop, TrainedModel, TrainingReport, Verdict
+from kdedge.core.report import Check, ExportReport, GateResult, Hop, TrainedModel, TrainingReport, Verdict
 
 Rows = list[list[str]]
 Pairs = list[tuple[str, str]]
@@ -201,7 +201,7 @@ def class_rows(export: ExportReport, labels: Sequence[str]) -> list[ClassRow]:
     return sorted(rows, key=lambda row: min((value for value in row.accuracies if value is not None), default=2.0))
 
 
-def check_rows(gate: GateResult) -> list[dict[str, str]]:
+def check_rows(checks: Iterable[Check]) -> list[dict[str, str]]:
     return [
         {
             "metric": check.metric,
@@ -214,7 +214,7 @@ def check_rows(gate: GateResult) -> list[dict[str, str]]:
             "advisory": "advisory" if check.advisory else "",
             "reason": check.reason,
         }
-        for check in gate.checks
+        for check in checks
     ]
 
 

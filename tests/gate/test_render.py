@@ -28,7 +28,7 @@ RESULT = GateResult(
 
 
 def test_rows_show_units_baseline_and_advice():
-    table = rows(RESULT)
+    table = rows(RESULT.checks)
     assert all(len(row) == len(COLUMNS) for row in table)
     assert table[0] == ["int8/onnx_bytes", "2.0 KiB", "<= 1.0 KiB", "-", "regression", "missed by 1.0 KiB"]
     assert table[2][1:4] == ["1.500 ms", "<= 1.0 KiB", "1.000 ms"]
@@ -142,3 +142,18 @@ def test_markdown_takes_a_name_as_text():
         "### kdedge gate passed: no worse than &#91;a](http://b) !&#91;c](d) &#96;e&#96; &#42;f&#42; &lt;g> "
         "@&#8203;h k@l \\| i # j"
     )
+
+
+def test_markdown_folds_what_passed_against_the_baseline() -> None:
+    passed = Check(metric="a/params", value=1, unit="count", limit="<= baseline", baseline=1, verdict="pass")
+    missed = passed.model_copy(update={"metric": "b/params", "verdict": "regression"})
+    budget = passed.model_copy(update={"metric": "c/params", "baseline": None})
+    text = markdown(GateResult(verdict="regression", checks=[passed, missed, budget]))
+    at_once, _, folded = text.partition("<details><summary>passed against the baseline: 1</summary>")
+    assert [name in at_once for name in ("a/params", "b/params", "c/params")] == [False, True, True]
+    assert [name in folded for name in ("a/params", "b/params", "c/params")] == [True, False, False]
+
+
+def test_markdown_against_another_model_folds_nothing() -> None:
+    passed = Check(metric="a/params", value=1, unit="count", limit="<= base", baseline=1, verdict="pass")
+    assert "<details>" not in markdown(GateResult(verdict="pass", checks=[passed], against="main"))
