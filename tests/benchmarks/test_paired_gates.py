@@ -20,7 +20,7 @@ def run():
 def line(slower, number, outcome, seconds=10.0, ratios=(1.0, 1.02)):
     return {
         "slower": slower, "number": number, "busy": number % 2 == 1, "outcome": outcome, "seconds": seconds,
-        "ratios": list(ratios),
+        "ratios": list(ratios), "load": 0.5 + number, "base_ms": 1.0,
     }  # fmt: skip
 
 
@@ -42,7 +42,10 @@ def test_gates_that_there_are_are_not_measured_again(run, tmp_path, monkeypatch)
     run.main(["--gates", "2", "--results", str(tmp_path)])
     assert asked == [(run.Case(0.05, 1), 0.1)]  # 5 % of 2 ms
     assert [json.loads(one) for one in (tmp_path / "gates.jsonl").read_text().splitlines()] == known
-    assert "| 5 % | 2 | 1 |" in (tmp_path / "gates.md").read_text()
+    told = (tmp_path / "gates.md").read_text()
+    assert "| 5 % | 2 | 1 |" in told
+    assert "A model of 1.00 ms" in told
+    assert "Load average beside the gates: 0.5 to 1.5" in told
 
 
 def test_model_is_valid(run, tmp_path):
