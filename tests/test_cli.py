@@ -266,6 +266,16 @@ def test_methods_shows_options_and_source(forkserver: Forkserver, tmp_path: Path
         assert text in process.stdout
 
 
+def test_methods_says_what_each_is_for(forkserver: Forkserver, tmp_path: Path) -> None:
+    assert answer(forkserver, tmp_path, "methods", "pkd")["tasks"] == ["classify", "detect"]
+    _, process = kdedge(forkserver, tmp_path, "methods")
+    [fgd] = [line for line in process.stdout.splitlines() if "FGD without" in line]
+    assert "detect" in fgd
+    assert "classify" not in fgd
+    _, process = kdedge(forkserver, tmp_path, "methods", "mgd")
+    assert "0.15; to detect 0.65" in process.stdout
+
+
 def test_layers_shows_where_a_network_may_be_tapped(forkserver: Forkserver, tmp_path: Path) -> None:
     rows = answer(forkserver, tmp_path, "layers", "resnet8", "--classes", "10", "--size", "16")
     tapped = {row[-1]: row[0] for row in rows if row[-1]}

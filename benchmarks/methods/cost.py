@@ -70,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=HERE / "results")
     given = parser.parse_args(arguments)
-    items = ["labels", *METHODS.names(), *(f"recipe:{name}" for name in SYSTEMS)]
+    methods = [name for name in METHODS.names() if "classify" in METHODS.get(name).tasks]
+    items = ["labels", *methods, *(f"recipe:{name}" for name in SYSTEMS)]
     path = given.results / "cost.json"
     known = json.loads(path.read_text())["costs"] if path.exists() else {}
     costs = {item: Cost.model_validate(known[item]) for item in items if item in known}

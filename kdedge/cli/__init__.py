@@ -5,7 +5,7 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-from kdedge.cli import bench, chain, gate, look  # noqa: F401  (each registers its commands, in the order of --help)
+from kdedge.cli import bench, chain, data, gate, look  # noqa: F401  (each registers its commands, in the order of --help)
 from kdedge.cli.app import app
 from kdedge.core.errors import KdedgeError
 

@@ -124,6 +124,24 @@ def compare(
 
 
 @app.command()
+def detect(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of pictures.")],
+    model: Annotated[Path, typer.Option(metavar="MODEL", help="A detector's ONNX file, or an engine built from it.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write the pictures with their boxes, and detections.json.")
+    ] = None,
+    score: Annotated[float, typer.Option(min=0, max=1, help="Tell boxes whose score is above this.")] = 0.3,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Boxes on pictures, from a detector's ONNX file or engine. Drawn if asked."""
+    output(quiet, as_json)
+    from kdedge.pipeline.detect import detect as find_boxes
+
+    find_boxes(images, model, out, score)
+
+
+@app.command()
 def clean(yes: Annotated[bool, typer.Option("--yes", help="Remove them.")] = False, as_json: AsJson = False) -> None:
     """What runs, cached teachers and kept runs take on disk. Removed if asked."""
     output(False, as_json)

@@ -16,7 +16,8 @@ from pydantic import (
 )
 
 from kdedge.core.deployment import Card, Export, Gate, Profile
-from kdedge.core.section import Fraction, Section
+from kdedge.core.lightening import Lighten
+from kdedge.core.section import Fraction, Section, without_unused
 
 
 class Normalize(Section):
@@ -42,6 +43,16 @@ class Augment(Section):
     views: int | None = Field(None, ge=1)
     """Show each image in this many ways, in turn and the same in every run, so that what frozen teachers make of them
     is computed once and kept in the user's cache folder; without it each epoch draws anew."""
+    zoom: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (1.0, 1.0)
+    """Range of the size that a picture is shown at; below 1 with gray around it (sets with boxes)."""
+    iou_crop: bool = False
+    """Crop as SSD does, to a part that some box fills by a random share (sets with boxes)."""
+    color: Fraction = 0.0
+    """Change brightness, contrast and saturation by up to this share each (sets with boxes)."""
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_unused(self, dump(self), ("zoom", "iou_crop", "color"))
 
 
 class Data(Section):
@@ -49,38 +60,32 @@ class Data(Section):
     root: str | None = None
     """Folder that holds the set; without it KDEDGE_DATA, then the user's cache folder."""
     validation: float = Field(0.1, gt=0, lt=1)
-    """Share of the training images set aside for every choice that is made."""
+    """Share of the training images set aside for every choice that is made, unless the set has images for that."""
     train_limit: int | None = Field(None, ge=1)
     """Train on the first N images only."""
     image_size: int | None = Field(None, ge=8)
-    """Side in pixels of what the model sees (folders of large images; 224 there)."""
+    """Side in pixels of what the model sees (folders of large images: 224 there; sets with boxes: 320)."""
     normalize: Normalize | None = None
-    """Without it: the set's own training statistics."""
+    """Without it: the set's own training statistics; ImageNet's for folders of large images and sets with boxes."""
     augment: Augment = Augment()
     workers: int = Field(2, ge=0)
-    """Loader processes (folders of large images)."""
+    """Loader processes (folders of large images, sets with boxes)."""
+    classes: tuple[str, ...] | None = Field(None, min_length=1)
+    """Class names in the order of their labels; objects of others are left out (sets with boxes).  Without it: all
+    that the annotations name."""
+    repeat_threshold: float | None = Field(None, gt=0, le=1)
+    """Draw images with classes that are on less than this share of the images more often, by repeat factors."""
 
+    @model_serializer(mode="wrap")
+    def _as_ever(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_unused(self, dump(self), ("classes", "repeat_threshold"))
 
-LightConv = Literal["grouped", "depthwise", "auto"]
-
-
-class Lighten(Section):
-    """A network's k x k convolutions made grouped or depthwise-separable, whatever network it is."""
-
-    conv: LightConv
-    """auto: grouped in residual branches, depthwise elsewhere between maps of the same 128 or more channels."""
-    groups: int | None = Field(None, ge=2)
-    """Of grouped convolutions; 4 when not given."""
-    shuffle: bool = True
-    """Deal channels out to all groups before a grouped convolution."""
-    layers: tuple[str, ...] = Field(("*",), min_length=1)
-    """Patterns of module paths, such as layer3.*; only the convolutions that one fits are rewritten."""
-    init: Literal["random", "teacher"] = "random"
-    """teacher: start from the first teacher's weights, which must be those of the same network before lightening."""
-
-    def rewriting(self) -> dict[str, Any]:
-        """All but `init`, by name."""
-        return {key: getattr(self, key) for key in ("conv", "groups", "shuffle", "layers")}
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if classes and (twice := sorted({name for name in classes if classes.count(name) > 1})):
+            raise ValueError(f"listed twice: {', '.join(twice)}")
+        return classes
 
 
 class Model(Section):
@@ -182,9 +187,7 @@ class Phase(Section):
 
     @model_serializer(mode="wrap")
     def _as_ever(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without `quantize` where it is not used: what was trained before there was one is still the same."""
-        plain: dict[str, Any] = dump(self)
-        return plain if self.quantize else {key: value for key, value in plain.items() if key != "quantize"}
+        return without_unused(self, dump(self), ("quantize",))
 
     @model_validator(mode="after")
     def _quantize_alone(self) -> "Phase":

@@ -19,3 +19,9 @@ class Section(BaseModel):
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in NUMBERS:
             raise ValueError("must be a number, not true or false")
         return value
+
+
+def without_unused(section: Section, plain: dict[str, Any], later: tuple[str, ...]) -> dict[str, Any]:
+    """A section as data without what is as ever: what was trained before there were these keys is still the same."""
+    unused = {key for key in later if getattr(section, key) == type(section).model_fields[key].default}
+    return {key: value for key, value in plain.items() if key not in unused}

@@ -1,7 +1,5 @@
 """From an image file to pixels: decoding, and the crops that a network sees of a large image."""
 
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,19 +8,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from kdedge.core.errors import DataError
+from kdedge.core.pictures import opened
 from kdedge.core.recipe import Augment
-
-CORRUPT = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-"""What Pillow raises for the various ways a file can be broken."""
 
 View = Callable[[Image.Image], Tensor]
 """An RGB image -> (3, side, side) uint8."""
@@ -34,13 +21,24 @@ def decode(path: Path) -> Image.Image:
     Raises:
         DataError: it names the file.
     """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except CORRUPT as error:
-        raise DataError(
-            f"{path} is not an image that can be decoded", str(error), f"rm {path}   (or replace it)"
-        ) from None
+    with opened(path) as image:
+        return image.convert("RGB")
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Height and width as the file's header says.
+
+    Raises:
+        DataError: it names the file.
+    """
+    with opened(path) as image:
+        return image.height, image.width
+
+
+def pixels(image: Image.Image) -> Tensor:
+    """(3, H, W) uint8."""
+    tensor: Tensor = v2.functional.pil_to_tensor(image)
+    return tensor
 
 
 def train_view(side: int, augment: Augment) -> View:

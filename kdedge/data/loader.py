@@ -6,12 +6,12 @@ its index and the number of the view alone.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
-from math import ceil
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
@@ -19,8 +19,10 @@ from torch.utils.data import Dataset as TorchDataset
 from kdedge.core.errors import DataError
 from kdedge.core.recipe import Augment, Normalize
 from kdedge.data.augment import VIEWS, Draws, apply, draw, draw_view, generator, mix
-from kdedge.data.build import FolderSet, ImageSet, Part
-from kdedge.data.decode import View, decode, eval_view, train_view
+from kdedge.data.boxes_augment import BoxView
+from kdedge.data.build import BoxFolder, BoxSet, FolderSet, ImageSet, Part
+from kdedge.data.decode import View, eval_view, train_view
+from kdedge.data.plans import InOrder, Plan, Repeated, Shuffled, repeat_factors
 
 AUGMENT = 1
 """Parts an epoch's augmentation from its shuffling, in the key of the random numbers."""
@@ -30,7 +32,7 @@ class Batch(NamedTuple):
     images: Tensor
     """(N, C, H, W) uint8."""
     labels: Tensor
-    """(N,) int64."""
+    """(N,) int64, or targets (N, M, 5) float32 as data/boxes.py has them."""
     indices: Tensor
     """(N,) int64, positions in the full training set or test set."""
 
@@ -49,52 +51,6 @@ class Normalizer(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.addcmul(self.shift, images, self.scale)
-
-
-class Plan(ABC):
-    """Which images make which batch of an epoch."""
-
-    batch: int
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def order(self, epoch: int) -> Tensor:
-        """Positions in the set, batch after batch."""
-
-
-@dataclass(frozen=True)
-class InOrder(Plan):
-    """Every image once, the last batch smaller."""
-
-    images: int
-    batch: int
-
-    def __len__(self) -> int:
-        return ceil(self.images / self.batch)
-
-    def order(self, epoch: int) -> Tensor:  # noqa: ARG002
-        return torch.arange(self.images)
-
-
-@dataclass(frozen=True)
-class Shuffled(Plan):
-    """An equal share for every rank, no image twice; only full batches, unless the share is smaller than one."""
-
-    images: int
-    batch: int
-    seed: int
-    rank: int
-    world: int
-
-    def __len__(self) -> int:
-        return max(1, self.images // self.world // self.batch)
-
-    def order(self, epoch: int) -> Tensor:
-        shared = self.images // self.world * self.world
-        everyone = torch.randperm(self.images, generator=generator(self.seed, epoch))
-        return everyone[self.rank : shared : self.world][: len(self) * self.batch]
 
 
 class Batches(ABC):
@@ -151,21 +107,30 @@ Problem = tuple[str, ...]
 """What a DataError says.  The error itself would hold on to its frames, and they to the workers."""
 
 
-class DecodedImages(TorchDataset[Tensor | Problem]):
+Item = tuple[Tensor, Tensor]
+"""An image, and its label or target."""
+
+
+class DecodedImages(TorchDataset[Item | Problem]):
     """What a worker process does.  A broken file is told, not raised: an exception from a worker arrives as text."""
 
-    def __init__(self, part: FolderSet, view: View, seed: int) -> None:
+    def __init__(self, part: FolderSet | BoxSet, view: Callable[[Any, Tensor], Item], seed: int) -> None:
         self.part, self.view, self.seed = part, view, seed
 
-    def __getitem__(self, key: Key) -> Tensor | Problem:
+    def __getitem__(self, key: Key) -> Item | Problem:
         epoch, position = key
         try:
-            image = decode(self.part.paths[position])
+            image, label = self.part.load(position)
         except DataError as error:
             return error.args
         with torch.random.fork_rng(devices=[]):  # the views draw from the global generator
             torch.default_generator.manual_seed(mix(self.seed, epoch, int(self.part.indices[position])))
-            return self.view(image)
+            return self.view(image, label)
+
+
+def labelled(view: View, image: Image, label: Tensor) -> Item:
+    """What a view that moves no box makes of both."""
+    return view(image), label
 
 
 class Requests:
@@ -179,9 +144,9 @@ class Requests:
             yield [(self.epoch, position) for position in positions.tolist()]
 
 
-def collate(images: list[Tensor | Problem]) -> Tensor | Problem:
-    problem = next((image for image in images if isinstance(image, tuple)), None)
-    return problem or torch.stack([image for image in images if isinstance(image, Tensor)])
+def collate(items: list[Item | Problem]) -> Item | Problem:
+    problem = next((item for item in items if isinstance(item[0], str)), None)
+    return problem or tuple(map(torch.stack, zip(*items, strict=True)))  # type: ignore[arg-type]
 
 
 class FolderBatches(Batches):
@@ -189,10 +154,10 @@ class FolderBatches(Batches):
 
     def __init__(
         self,
-        part: FolderSet,
+        part: FolderSet | BoxSet,
         plan: Plan,
         device: torch.device,
-        view: View,
+        view: Callable[[Any, Tensor], Item],
         seed: int,
         workers: int,
         views: int | None = None,
@@ -213,10 +178,11 @@ class FolderBatches(Batches):
         """Raises DataError with the name of a file that cannot be decoded."""
         order = self.plan.order(number)
         self.requests.epoch, self.requests.order = number % self.views if self.views else number, order
-        for images, rows in zip(self.loader, torch.split(order.to(self.device), self.plan.batch), strict=True):
-            if not isinstance(images, Tensor):  # a problem; the thread that pins memory makes a list of it
-                raise DataError(*images)
-            yield Batch(images.to(self.device, non_blocking=True), self.labels[rows], self.indices[rows])
+        for loaded, rows in zip(self.loader, torch.split(order.to(self.device), self.plan.batch), strict=True):
+            if isinstance(loaded[0], str):  # a problem
+                raise DataError(*loaded)
+            images, labels = (column.to(self.device, non_blocking=True) for column in loaded)
+            yield Batch(images, labels, self.indices[rows])
 
 
 def train_batches(
@@ -228,8 +194,12 @@ def train_batches(
     workers: int = 0,
     rank: int = 0,
     world: int = 1,
+    repeat_threshold: float | None = None,
 ) -> Batches:
-    """Shuffled and augmented batches of this rank's share; `workers` are processes for a folder of large images.
+    """Shuffled and augmented batches of this rank's share, with a threshold by repeat factors (data/plans.py).
+
+    Args:
+        workers: processes for a folder of large images, or for boxes that move.
 
     Raises:
         DataError: there are fewer images than ranks.
@@ -238,7 +208,10 @@ def train_batches(
         raise DataError(
             f"{len(part)} training images for {world} devices", "each device needs at least one", "--set run.devices=1"
         )
-    return augmented(part, Shuffled(len(part), batch, seed, rank, world), augment, seed, device, workers)
+    plan = Shuffled(len(part), batch, seed, rank, world)
+    if repeat_threshold:
+        plan = Repeated(len(part), batch, seed, rank, world, repeat_factors(part.labels, repeat_threshold))
+    return augmented(part, plan, augment, seed, device, workers)
 
 
 def view_batches(part: Part, augment: Augment, batch: int, device: torch.device, workers: int = 0) -> Batches:
@@ -247,15 +220,22 @@ def view_batches(part: Part, augment: Augment, batch: int, device: torch.device,
 
 
 def augmented(part: Part, plan: Plan, augment: Augment, seed: int, device: torch.device, workers: int) -> Batches:
+    if isinstance(part, BoxSet | BoxFolder):
+        return FolderBatches(part, plan, device, BoxView(part.image_shape[1], augment), seed, workers, augment.views)
     if isinstance(part, FolderSet):
-        view = train_view(part.image_size, augment)
+        view = partial(labelled, train_view(part.image_size, augment))
         return FolderBatches(part, plan, device, view, seed, workers, augment.views)
     return MemoryBatches(part, plan, device, augment, seed)
 
 
 def eval_batches(part: Part, batch: int, device: torch.device, workers: int = 0) -> Batches:
-    """Every image once, in the set's order, as it is; only files are resized and cropped at the center."""
+    """Every image once, in the set's order, as it is.
+
+    Only files are resized: cropped at the center, or with boxes put into their square whole.
+    """
     plan = InOrder(len(part), batch)
+    if isinstance(part, BoxFolder):
+        return FolderBatches(part, plan, device, BoxView(part.image_size, Augment()), 0, workers)
     if isinstance(part, FolderSet):
-        return FolderBatches(part, plan, device, eval_view(part.image_size), 0, workers)
+        return FolderBatches(part, plan, device, partial(labelled, eval_view(part.image_size)), 0, workers)
     return MemoryBatches(part, plan, device, Augment(), 0)

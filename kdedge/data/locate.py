@@ -28,6 +28,8 @@ class Layout(NamedTuple):
     classes: int = 0
     shape: tuple[int, int, int] = (0, 0, 0)
     """(C, H, W) as published; like the classes 0 where the files decide."""
+    boxes: bool = False
+    """Whether its labels are boxes."""
 
 
 def torchvision_line(reader: str, call: str = "D('{root}', download=True)") -> str:
@@ -39,11 +41,22 @@ FOLDERS = "mkdir -p {root}/train/CLASS {root}/test/CLASS   (and put each class's
 TINY = "curl -LO http://cs231n.stanford.edu/tiny-imagenet-200.zip && unzip tiny-imagenet-200.zip -d {root}"
 FASHION = torchvision_line("FashionMNIST") + "   (on Debian: apt install dataset-fashion-mnist)"
 DEBIAN = "/usr/share/datasets"
+VOC = torchvision_line("VOCDetection", "[D('{root}', '2007', part, download=True) for part in ('trainval', 'test')]")
+COCO = (
+    "curl -LO 'http://images.cocodataset.org/{{annotations/annotations_trainval2017,zips/train2017,zips/val2017}}.zip'"
+    " && unzip '*2017.zip' -d {root}"
+)
 
 LAYOUTS = {
     "arrays": Layout(("*.npz",), ARRAYS),
     "cifar10": Layout(("cifar-10-batches-py", "cifar10.npz"), torchvision_line("CIFAR10"), (), 10, (3, 32, 32)),
     "cifar100": Layout(("cifar-100-python", "cifar100.npz"), torchvision_line("CIFAR100"), (), 100, (3, 32, 32)),
+    "coco": Layout(
+        ("annotations",),
+        COCO,
+        ("images", *(f"{part}{year}" for part in ("train", "val", "test") for year in ("", "2014", "2017"))),
+        boxes=True,
+    ),
     "digits": Layout((), 'pip install "kdedge[train]"', (), 10, (1, 8, 8)),
     "fashion_mnist": Layout(
         ("FashionMNIST/raw", "fashion_mnist.npz", f"{DEBIAN}/fashion-mnist"), FASHION, (), 10, (1, 28, 28)
@@ -58,6 +71,12 @@ LAYOUTS = {
         (3, 32, 32),
     ),
     "tiny_imagenet": Layout(("tiny-imagenet-200", "tiny_imagenet.npz"), TINY, (), 200, (3, 64, 64)),
+    "voc": Layout(
+        ("Annotations", "VOCdevkit", "VOC2007", "VOC2012"),
+        VOC,
+        ("JPEGImages", "ImageSets", "VOC2007", "VOC2012"),
+        boxes=True,
+    ),
 }
 """Every data set by name."""
 
@@ -140,7 +159,7 @@ def stamp(spec: Data) -> str:
 def contents(name: str, source: Path) -> Iterator[Path]:
     """Every file of the set."""
     beside = LAYOUTS[name].beside if source.suffix != ".npz" else ()
-    for place in (source, *(source.parent / other for other in beside)):
+    for place in dict.fromkeys((source, *(source.parent / other for other in beside))):
         if place.is_file():
             yield place
         for folder, _, files in os.walk(place):

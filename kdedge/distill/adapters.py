@@ -20,6 +20,15 @@ def adapter(inputs: int, outputs: int, relu: bool = True) -> nn.Sequential:
     return module
 
 
+def aligners(pairs: Iterable[Pair], student: Network, teacher: Network, bias: bool = True) -> nn.ModuleDict:
+    """By the student's stage: a 1x1 convolution where the teacher's is of another width, and else nothing."""
+    widths = {s: (student.features[s].channels, teacher.features[t].channels) for s, t in pairs}
+    layers = {s: nn.Conv2d(*width, 1, bias=bias) if len({*width}) > 1 else nn.Identity() for s, width in widths.items()}
+    modules = nn.ModuleDict(layers)
+    init_weights(modules)
+    return modules
+
+
 def adapters(pairs: Iterable[Pair], student: Network, teacher: Network, relu: bool = True) -> nn.ModuleDict:
     """One for each pair, by the student's stage."""
     return nn.ModuleDict(

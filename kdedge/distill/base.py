@@ -1,7 +1,8 @@
 """What a distillation method is: named loss terms computed from one training step.
 
 Adding one takes a file in kdedge/distill/methods and a test.  The module's docstring cites the paper; the class has a
-`Config` (its options in a recipe), says which features it needs, and returns terms that the loop weighs and sums.
+`Config` (its options in a recipe), says what tasks it suits and which features it needs, and returns terms that the
+loop weighs and sums.
 Losses are means over the samples and free of batch size and map size, so that a weight means the same everywhere.
 """
 
@@ -15,7 +16,13 @@ from torch import Tensor, nn
 
 from kdedge.core.recipe import Schedule
 from kdedge.core.registry import Registry
+from kdedge.distill.layout import Layout
 from kdedge.models.features import FeaturePoint
+from kdedge.models.zoo import Task
+
+DETECTORS: frozenset[Task] = frozenset({"detect"})
+EITHER: frozenset[Task] = frozenset({"classify", "detect"})
+"""Of a method's tasks."""
 
 
 class MethodConfig(BaseModel):
@@ -27,7 +34,7 @@ class View:
     """What one network made of a batch."""
 
     logits: Tensor
-    """(N, classes)"""
+    """(N, classes); of a detector its outputs (N, A, D), see kdedge.distill.layout."""
     features: dict[str, Tensor] = field(default_factory=dict)
     """By feature point; (N, C, H, W)."""
 
@@ -47,7 +54,7 @@ class Step:
     """One training step as a method sees it.  The teacher's tensors carry no gradient."""
 
     labels: Tensor
-    """(N,)"""
+    """(N,); for detectors the targets (N, M, 5), see kdedge.distill.layout."""
     indices: Tensor
     """(N,) positions in the training set, the same image the same number in every epoch."""
     student: View
@@ -73,6 +80,19 @@ class Network:
     image_size: int
     images: int = 0
     """Training images: every index of a step is below this."""
+    layout: Layout | None = None
+    """Of a detector's outputs; a classifier has none."""
+
+    @property
+    def task(self) -> Task:
+        return "detect" if self.layout else "classify"
+
+    @property
+    def stages(self) -> dict[str, FeaturePoint]:
+        """The feature points that methods choose from unless told: a detector's levels, all of a classifier's."""
+        if not self.layout:
+            return self.features
+        return {level.feature: self.features[level.feature] for level in self.layout.levels if level.feature}
 
 
 @dataclass(frozen=True)
@@ -96,6 +116,7 @@ class Preset:
     terms: Mapping[str, float] = field(default_factory=dict)
     """Weights by pattern of term."""
     options: Mapping[str, Any] = field(default_factory=dict)
+    task: Task = "classify"
 
 
 class Method(nn.Module, ABC):
@@ -104,6 +125,10 @@ class Method(nn.Module, ABC):
     Config: ClassVar[type[MethodConfig]]
     needs_teacher: ClassVar[bool] = True
     needs_peers: ClassVar[bool] = False
+    tasks: ClassVar[frozenset[Task]] = frozenset({"classify"})
+    """What the networks may be for: classifiers, detectors, or either."""
+    detector_options: ClassVar[Mapping[str, Any]] = {}
+    """Defaults of options where the student is a detector, in so far as they are others there."""
     terms: ClassVar[Mapping[str, Term]] = {}
     """By pattern of a term's name after the method's, such as stage*; the first that fits counts, and 1 where none."""
     presets: ClassVar[Mapping[str, Preset]] = {}

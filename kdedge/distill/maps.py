@@ -20,6 +20,14 @@ def same_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return left, right
 
 
+def resampled(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Two maps (N, C, H, W) in float32, the student's brought to the teacher's height and width, bilinearly."""
+    student, teacher = student.float(), teacher.float()
+    if student.shape[2:] != teacher.shape[2:]:
+        student = F.interpolate(student, teacher.shape[2:], mode="bilinear", align_corners=False)
+    return student, teacher
+
+
 def products(left: Tensor, right: Tensor) -> Tensor:
     """(..., M, C), (..., N, C) -> (..., M, N): inner products of the rows, in float32 under autocast as well."""
     with torch.autocast(left.device.type, enabled=False):

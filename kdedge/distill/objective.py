@@ -31,7 +31,8 @@ def build_methods(
     """The methods of a phase, each with its checked options and the teacher it listens to.
 
     Raises:
-        ModelError: a method that needs a teacher or peers has none, or its options do not fit it or the networks.
+        ModelError: a method that needs a teacher or peers has none, is for another task, or its options do not fit it
+            or the networks.
     """
     built = {}
     for use in uses:
@@ -40,8 +41,10 @@ def build_methods(
             raise ModelError(f"method {use.name!r} needs peers", "the recipe has none", "add a peers: section")
         chosen = listens_to(use, kind.needs_teacher, len(teachers))
         teacher = None if chosen is None else teachers[0 if chosen == MEAN else chosen]
+        check_task(use.name, student)
         try:
-            config = kind.Config.model_validate(use.options)
+            usual = kind.detector_options if student.layout else {}
+            config = kind.Config.model_validate({**usual, **use.options})
         except ValidationError as error:
             raise ModelError(f"options of method {use.name!r}", str(error), f"kdedge methods {use.name}") from None
         method = kind(config, student, teacher)
@@ -51,6 +54,14 @@ def build_methods(
         method.narrow(partial(counts, use, kind.terms))
         built[use.name] = method
     return built
+
+
+def check_task(name: str, student: Network) -> None:
+    """Raises ModelError when a method is not for what the student is for."""
+    if student.task not in METHODS.get(name).tasks:
+        kinds = ("detectors", "classifier") if student.task == "classify" else ("classifiers", "detector")
+        able = ", ".join(other for other in METHODS.names() if student.task in METHODS.get(other).tasks)
+        raise ModelError(f"method {name!r} is for {kinds[0]}", f"the student is a {kinds[1]}", f"choose one of: {able}")
 
 
 def listens_to(use: MethodUse, needs_teacher: bool, teachers: int) -> int | Literal["mean"] | None:

@@ -53,7 +53,7 @@ def matched_pairs(method: str, student: Network, teacher: Network, places: bool 
     Raises:
         ModelError: there is none.
     """
-    shared = match_stages(student.features, teacher.features)
+    shared = match_stages(student.stages, teacher.stages)
     pairs = [(s, t) for s, t in shared if not places or min(side(student, s), side(teacher, t)) > 1]
     if not pairs:
         raise one_place(method, "student", shared[0][0])
@@ -83,5 +83,5 @@ def side(network: Network, stage: str) -> int:
 
 
 def last_stage(network: Network) -> str:
-    """The stage before the classifier, whose mean over the places is the network's penultimate feature."""
-    return list(network.features)[-1]
+    """The deepest: of a classifier the stage before the last layer, whose mean is the penultimate feature."""
+    return list(network.stages)[-1]

@@ -110,6 +110,7 @@ class PhaseRun:
             workers=job.data.workers,
             rank=fabric.global_rank,
             world=fabric.world_size,
+            repeat_threshold=job.data.repeat_threshold,
         )
         self.start = self.restore(resume) if resume else self.begin()
         if job.run.compile:

@@ -70,7 +70,7 @@ def checked_sidecar(
         ModelError: no readable sidecar, other bytes than it describes, or built by another library or for another
             machine; it names the first field that differs.
     """
-    record = _read(engine, backend)
+    record = read_sidecar(engine, backend)
     here = {"schema_version": SCHEMA, "backend": backend, "versions": versions, "device": machine.identity()}
     built, free = dict(_flat(record)), may_differ(record, versions)
     for field, value in _flat(here):
@@ -93,7 +93,8 @@ def _flat(record: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _read(engine: Path, backend: str) -> dict[str, Any]:
+def read_sidecar(engine: Path, backend: str) -> dict[str, Any]:
+    """Raises ModelError when there is none, or it is not one."""
     path = sidecar_path(engine)
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

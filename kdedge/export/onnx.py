@@ -219,12 +219,15 @@ def describe(
     )
 
 
-def write_metadata(graph: ModelProto, values: dict[str, Any]) -> None:
-    helper.set_model_props(graph, {METADATA: json.dumps(values, sort_keys=True)})
+def write_metadata(graph: ModelProto, values: dict[str, Any], key: str = METADATA) -> None:
+    """What kdedge noted under other keys stays; a library's own notes go."""
+    noted = {entry.key: entry.value for entry in graph.metadata_props if entry.key.startswith(METADATA)}
+    helper.set_model_props(graph, noted | {key: json.dumps(values, sort_keys=True)})
 
 
-def metadata_of(graph: ModelProto) -> dict[str, Any]:
-    text = next((entry.value for entry in graph.metadata_props if entry.key == METADATA), "{}")
+def metadata_of(graph: ModelProto, key: str = METADATA) -> dict[str, Any]:
+    """Empty where there is none."""
+    text = next((entry.value for entry in graph.metadata_props if entry.key == key), "{}")
     found: dict[str, Any] = json.loads(text)
     return found
 

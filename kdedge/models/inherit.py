@@ -6,9 +6,11 @@ Y. He et al.: "Channel Pruning", ICCV 2017, arXiv:1707.06168, sec. 3.2):
 
     grouped    the weights of each group by least squares
     depthwise  the kernel that each input channel's kernels have in common (the rank-1 part of them; J. Guo et al.:
-               "Network Decoupling", BMVC 2018, arXiv:1808.05517), then the pointwise weights by least squares.  The BN
-               between starts with its mean three standard deviations above where the ReLU cuts, so that nearly
+               "Network Decoupling", BMVC 2018, arXiv:1808.05517), then the pointwise weights by least squares.  The
+               norm between starts with its mean three standard deviations above where the ReLU cuts, so that nearly
                everything passes.
+
+One that runs on several maps, as those of a detector's heads do, is fitted on all of them.
 """
 
 from collections.abc import Iterable
@@ -51,8 +53,8 @@ def inherit(
         source, target = dense.get_submodule(path), light.get_submodule(path)
         assert isinstance(source, nn.Conv2d)
         with eval_mode(dense):
-            wanted = watched(dense, images if dense_images is None else dense_images, source)[1]
-        given = watched(light, images, target)[0]
+            wanted = joined(out for _, out in watched(dense, images if dense_images is None else dense_images, source))
+        given = [taken for taken, _ in watched(light, images, target)]
         if conv == "depthwise":
             assert isinstance(target, nn.Sequential)
             fill_separable(target, source, given, wanted)
@@ -83,46 +85,54 @@ def shape(state: dict[str, Tensor], key: str) -> torch.Size | None:
     return state[key].shape if key in state else None
 
 
-def watched(network: nn.Module, images: Tensor, module: nn.Module) -> tuple[Tensor, Tensor]:
-    """What goes into a module and comes out of it when the network sees the images."""
+def watched(network: nn.Module, images: Tensor, module: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """What goes into a module and comes out of it, each time that it runs, when the network sees the images."""
     seen: list[tuple[Tensor, Tensor]] = []
     handle = module.register_forward_hook(lambda _, given, out: seen.append((given[0], out)))
     try:
         network(images)
     finally:
         handle.remove()
-    return seen[-1]
+    return seen
 
 
-def fill_grouped(light: nn.Module, given: Tensor, wanted: Tensor) -> None:
+def joined(maps: Iterable[Tensor]) -> Tensor:
+    """(N, C, H, W) each -> (N, C, places of all)."""
+    return torch.cat([feature.flatten(2) for feature in maps], dim=2)
+
+
+def fill_grouped(light: nn.Module, given: list[Tensor], wanted: Tensor) -> None:
+    """From the maps (N, I, H, W) that come to it and the places (N, O, places) that it should make of them all."""
     conv = light
     if isinstance(light, nn.Sequential):
-        given, conv = light.get_submodule("shuffle")(given), light.get_submodule("grouped")
+        shuffle, conv = light.get_submodule("shuffle"), light.get_submodule("grouped")
+        given = [shuffle(feature) for feature in given]
     assert isinstance(conv, nn.Conv2d)
-    padded = F.pad(given, conv._reversed_padding_repeated_twice)
+    padded = [F.pad(feature, conv._reversed_padding_repeated_twice).chunk(conv.groups, dim=1) for feature in given]
     for group, (inputs, outputs) in enumerate(
-        zip(padded.chunk(conv.groups, dim=1), wanted.chunk(conv.groups, dim=1), strict=True)
+        zip(zip(*padded, strict=True), wanted.chunk(conv.groups, dim=1), strict=True)
     ):
-        patches = F.unfold(inputs, conv.kernel_size, conv.dilation, 0, conv.stride)  # (N, I k k, places)
-        weight, bias = least_squares(patches, outputs.flatten(2))
+        patches = joined(
+            F.unfold(part, conv.kernel_size, conv.dilation, 0, conv.stride) for part in inputs
+        )  # (N, I k k, places)
+        weight, bias = least_squares(patches, outputs)
         rows = slice(group * len(weight), (group + 1) * len(weight))
         conv.weight[rows] = weight.view_as(conv.weight[rows])
         if conv.bias is not None:
             conv.bias[rows] = bias
 
 
-def fill_separable(light: nn.Sequential, dense: nn.Conv2d, given: Tensor, wanted: Tensor) -> None:
-    depthwise, bn, pointwise = light.depthwise, light.bn1, light.pointwise
+def fill_separable(light: nn.Sequential, dense: nn.Conv2d, given: list[Tensor], wanted: Tensor) -> None:
+    depthwise, norm, _, pointwise = light
     assert isinstance(depthwise, nn.Conv2d)
-    assert isinstance(bn, nn.BatchNorm2d)
+    assert isinstance(norm, nn.BatchNorm2d | nn.GroupNorm)
     assert isinstance(pointwise, nn.Conv2d)
     kernels = dense.weight.transpose(0, 1).flatten(2)  # (I, O, k k)
     common = torch.linalg.svd(kernels, full_matrices=False).Vh[:, 0]
     depthwise.weight.copy_(common.view_as(depthwise.weight))
-    bn.weight.fill_(1)
-    bn.bias.fill_(HEADROOM)
-    passed = bn(depthwise(given)).relu()
-    weight, bias = least_squares(passed.flatten(2), wanted.flatten(2))
+    norm.weight.fill_(1)
+    norm.bias.fill_(HEADROOM)
+    weight, bias = least_squares(joined(norm(depthwise(feature)).relu() for feature in given), wanted)
     pointwise.weight.copy_(weight[:, :, None, None])
     if pointwise.bias is not None:
         pointwise.bias.copy_(bias)

@@ -8,7 +8,9 @@ Each one is rewritten where it stands, so that the BN and the activation that fo
                what g does not divide, and what neither rule takes, stays dense
 
 The stem, which is the first convolution that runs, is never touched, nor are 1x1 and grouped convolutions.  The layers
-are those of kdedge's own networks built with conv: grouped or conv: depthwise, with the same names.
+are those of kdedge's own networks built with conv: grouped or conv: depthwise, with the same names.  A convolution that
+runs on several maps, as those of a detector's heads do, gets group normalization (GN) instead of BN: BN's running
+statistics would be those of no map.
 """
 
 import copy
@@ -25,7 +27,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.overrides import TorchFunctionMode
 
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import LightConv
+from kdedge.core.lightening import LightConv
 from kdedge.models.blocks import ChannelShuffle, init_weights
 from kdedge.models.cost import Layer, Shape, run_once
 from kdedge.models.cost import layers as run_layers
@@ -51,7 +53,7 @@ def lighten(
     shuffle: bool = True,
     layers: Sequence[str] = ("*",),
 ) -> list[Rewritten]:
-    """Rewrite a network's convolutions, in place and with fresh weights (He initialization).
+    """Rewrite a network's convolutions, in place and with fresh weights (He initialization); biases are kept.
 
     Args:
         groups: of grouped convolutions; 4 when not given.
@@ -69,15 +71,17 @@ def lighten(
     for path, module in candidates.items():
         check_plain(path, module)
     plan = planned(model, image_shape, candidates, conv, groups or 4)
-    mixed = after_pointwise(model, ran)
+    mixed, shared = after_pointwise(model, ran), {layer.path for layer in ran if layer.calls > 1}
     for step in plan:
         dense = model.get_submodule(step.path)
         assert isinstance(dense, nn.Conv2d)
         light = (
-            separable(dense)
+            separable(dense, step.path in shared)
             if step.conv == "depthwise"
             else grouped(dense, groups or 4, shuffle and step.path not in mixed)
         )
+        *_, last = light.modules()
+        last.register_parameter("bias", dense._parameters["bias"])  # it may say how rare an object is
         model.set_submodule(step.path, light)
     run_once(model, image_shape)
     return plan
@@ -202,7 +206,9 @@ def check_groups(candidates: dict[str, nn.Conv2d], groups: int) -> None:
         raise ModelError(
             f"groups {groups} does not divide the channels of {', '.join(refused[:3])}{more}",
             f"valid for every convolution of this network: {', '.join(map(str, valid)) or 'none'}",
-            f"lighten.groups: {min(valid, key=lambda n: abs(n - groups))}" if valid else "lighten.conv: depthwise",
+            f"lighten.groups: {min(valid, key=lambda n: abs(n - groups))}"
+            if valid
+            else "lighten.conv: depthwise, or leave them out by lighten.layers",
         )
 
 
@@ -254,18 +260,23 @@ def grouped(dense: nn.Conv2d, groups: int, shuffle: bool) -> nn.Module:
     return nn.Sequential(OrderedDict(shuffle=ChannelShuffle(groups), grouped=light)) if shuffle else light
 
 
-def separable(dense: nn.Conv2d) -> nn.Sequential:
+def separable(dense: nn.Conv2d, shared: bool) -> nn.Sequential:
     channels = dense.in_channels
     light = nn.Sequential(
-        OrderedDict(
+        OrderedDict[str, nn.Module](
             depthwise=thinned(dense, channels, channels, bias=False),
-            bn1=nn.BatchNorm2d(channels),
+            **({"gn1": group_norm(channels)} if shared else {"bn1": nn.BatchNorm2d(channels)}),
             relu1=nn.ReLU(inplace=True),
             pointwise=nn.Conv2d(channels, dense.out_channels, 1, bias=dense.bias is not None),
         )
     )
     init_weights(light)
     return light.to(dense.weight.device, dense.weight.dtype)
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """With the 16 channels a group of Y. Wu, K. He: "Group Normalization", ECCV 2018, arXiv:1803.08494, table 3."""
+    return nn.GroupNorm(gcd(channels, max(1, channels // 16)), channels)
 
 
 def thinned(dense: nn.Conv2d, outputs: int, groups: int, bias: bool) -> nn.Conv2d:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kdedge.core.errors import ModelError
 from kdedge.core.rundir import atomic_path
+from kdedge.models.detector import Detector
 from kdedge.models.features import bare
 
 NESTED_UNDER = ("state_dict", "model", "net", "model_state")
@@ -35,6 +36,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """
     model = bare(model)
     state = without_prefixes(state_dict_in(read(path), path))
+    if isinstance(model, Detector):
+        state = model.renamed(state)
     wanted = model.state_dict()
     complaints = [
         listed("missing", [name for name in wanted if name not in state and not name.endswith(".num_batches_tracked")]),

@@ -1,34 +1,48 @@
-"""Networks by name: kdedge's own, torchvision's and timm's (by prefix)."""
+"""Networks by name: kdedge's own, torchvision's and timm's (by prefix); detectors have names of their own."""
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from kdedge.core.errors import ModelError, nearest, require
+from kdedge.core.registry import Registry
 from kdedge.models.blocks import MODELS
 from kdedge.models.code import is_code, load_builder
 from kdedge.models.cost import Cost, Shape, cost
+from kdedge.models.detector import DETECTORS, Detector
+
+Task = Literal["classify", "detect"]
+OWN: dict[Task, Registry[Any]] = {"classify": MODELS, "detect": DETECTORS}
+KINDS: dict[Task, str] = {"classify": "classifier", "detect": "detector"}
 
 
-def model_names() -> list[str]:
-    return MODELS.names()
+def model_names(task: Task = "classify") -> list[str]:
+    return OWN[task].names()
 
 
-def model_costs(classes: int, image_shape: Shape) -> list[tuple[str, Cost]]:
+def task_of(name: str) -> Task:
+    """What a network is for: detection if it is the name of a detector."""
+    own = ":" not in name and name not in MODELS.names()  # the others' names are slow to load
+    return "detect" if own and name in DETECTORS.names() else "classify"
+
+
+def model_costs(classes: int, image_shape: Shape, task: Task = "classify") -> list[tuple[str, Cost]]:
     """What each of kdedge's own networks costs with its default options; no memory is taken for weights."""
     with torch.device("meta"):
-        return [(name, cost(MODELS.get(name)(classes, image_shape), image_shape)) for name in model_names()]
+        return [(name, cost(OWN[task].get(name)(classes, image_shape), image_shape)) for name in model_names(task)]
 
 
-def build_model(name: str, options: Mapping[str, Any], classes: int, image_shape: Shape) -> nn.Module:
-    """A network with fresh weights that turns images (N, C, H, W) into logits (N, classes).
+def build_model(
+    name: str, options: Mapping[str, Any], classes: int, image_shape: Shape, task: Task = "classify"
+) -> nn.Module:
+    """A network with fresh weights that turns images (N, C, H, W) into logits (N, classes), or a Detector.
 
     Args:
-        name: one of kdedge's own, torchvision:NAME, timm:NAME, or FILE.py:FUNCTION.
+        name: one of kdedge's own, FILE.py:FUNCTION, or, of classifiers, torchvision:NAME or timm:NAME.
         options: of the network; those of other libraries are handed to them as they are.
 
     Raises:
@@ -37,21 +51,36 @@ def build_model(name: str, options: Mapping[str, Any], classes: int, image_shape
     """
     source, separator, rest = name.rpartition(":")
     if not separator:
-        return build_own(name, options, classes, image_shape)
+        return build_own(name, options, classes, image_shape, task)
     if is_code(name):
-        return build_from_file(name, options, classes, image_shape)
+        return build_from_file(name, options, classes, image_shape, task)
+    if task == "detect":
+        raise ModelError(f"{name} for detection", f"detectors are {', '.join(DETECTORS.names())}", "kdedge models")
     builders = {"torchvision": build_torchvision, "timm": build_timm}
     if source not in builders:
         raise ModelError(f"unknown model source {source!r} in {name!r}", nearest(source, builders), "kdedge models")
     return builders[source](rest, options, classes, image_shape)
 
 
-def build_own(name: str, options: Mapping[str, Any], classes: int, image_shape: Shape) -> nn.Module:
-    if name not in MODELS.names():
-        raise ModelError(f"unknown model {name!r}", nearest(name, MODELS.names()), "kdedge models")
-    builder = MODELS.get(name)
+def build_own(
+    name: str, options: Mapping[str, Any], classes: int, image_shape: Shape, task: Task = "classify"
+) -> nn.Module:
+    builder = own_builder(name, task)
     check_options(name, builder, options)
     return builder(classes, image_shape, **options)
+
+
+def own_builder(name: str, task: Task = "classify") -> Callable[..., nn.Module]:
+    """Raises ModelError for a name that there is not, or that is not for this task."""
+    own, kind = OWN[task], KINDS[task]
+    if name not in own.names():
+        what = next((KINDS[other] for other in OWN if name in model_names(other)), None)
+        if what:
+            some = ", ".join(own.names()[:3])
+            raise ModelError(f"{name} is a {what}, not a {kind}", f"{kind}s are {some}, ...", "kdedge models")
+        raise ModelError(f"unknown {own.kind} {name!r}", nearest(name, own.names()), "kdedge models")
+    builder: Callable[..., nn.Module] = own.get(name)
+    return builder
 
 
 def model_options(builder: Callable[..., nn.Module]) -> dict[str, inspect.Parameter]:
@@ -80,11 +109,16 @@ def check_options(name: str, builder: Callable[..., nn.Module], options: Mapping
         raise ModelError(f"options of model {name}", "; ".join(problems), f"valid, with their defaults: {valid}")
 
 
-def build_from_file(name: str, options: Mapping[str, Any], classes: int, image_shape: Shape) -> nn.Module:
+def build_from_file(
+    name: str, options: Mapping[str, Any], classes: int, image_shape: Shape, task: Task = "classify"
+) -> nn.Module:
     """What a user's own function makes; its errors keep their tracebacks."""
     model = load_builder(name)(classes, image_shape, **options)
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"model {name} is a {type(model).__name__}", "", "return a torch.nn.Module")
+    wanted, spelled = (
+        (Detector, "kdedge.models.detector.Detector") if task == "detect" else (nn.Module, "torch.nn.Module")
+    )
+    if not isinstance(model, wanted):
+        raise ModelError(f"model {name} is a {type(model).__name__}", "", f"return a {spelled}")
     return model
 
 

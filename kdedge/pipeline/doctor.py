@@ -25,6 +25,7 @@ NEEDS = {
     "onnxscript": ("export", "train"),
     "onnxsim": ("export", "train"),
     "sklearn": ("the digits data set", "train"),
+    "faster_coco_eval": ("average precision", "train"),
     "tensorboard": ("training logs", "train"),
     "tensorrt": ("TensorRT engines", "tensorrt"),
     "pycuda": ("running TensorRT engines", "tensorrt"),

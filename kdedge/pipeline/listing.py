@@ -13,11 +13,15 @@ import yaml
 from kdedge.core import console
 from kdedge.core.console import many, show_table
 from kdedge.core.errors import KdedgeError, nearest
+from kdedge.core.lightening import Lighten
 from kdedge.core.load import shipped
-from kdedge.core.recipe import Lighten, Recipe, Schedule
+from kdedge.core.recipe import Recipe, Schedule
 
 if TYPE_CHECKING:
-    from kdedge.distill.base import Preset
+    from kdedge.distill.base import Method, Preset
+
+DETECTOR_SIZE = 320
+"""Pixels a side at which detectors are priced when the images are too small for one."""
 
 
 def first_comment(path: Path) -> str:
@@ -55,16 +59,18 @@ def show_methods(name: str | None) -> None:
     from kdedge.distill.base import METHODS
 
     if name is None:
-        table = [[known, source_of(METHODS.get(known)).partition("\n")[0]] for known in METHODS.names()]
-        show_table("methods", ("name", "what"), table, "kdedge methods NAME shows one's options and its source")
+        known = {name: METHODS.get(name) for name in METHODS.names()}
+        table = [[name, tasks_of(method), source_of(method).partition("\n")[0]] for name, method in known.items()]
+        show_table("methods", ("name", "task", "what"), table, "kdedge methods NAME shows one's options and its source")
         console.emit(METHODS.names())
         return
     method = METHODS.get(name)
-    console.show_text(source_of(method) + "\n")
+    console.show_text(f"{source_of(method)}\n\ntask: {tasks_of(method)}\n")
     schema = method.Config.model_json_schema()
+    others = {key: f"; to detect {json.dumps(value)}" for key, value in method.detector_options.items()}
     table = [
-        [key, json.dumps(option.get("default")), option.get("description", "")]
-        for key, option in schema["properties"].items()
+        [key, json.dumps(option.get("default")) + others.get(key, ""), option.get("description", "")]
+        for key, option in schema.get("properties", {}).items()
     ]
     if table:
         show_table(f"options of {name}", ("option", "default", "meaning"), table)
@@ -75,7 +81,11 @@ def show_methods(name: str | None) -> None:
     presets = {key: preset_phase(name, preset) for key, preset in method.presets.items()}
     for key, phase in presets.items():
         console.show_text(f"# {key}: {method.presets[key].source}\n{yaml.safe_dump(phase, sort_keys=False)}")
-    console.emit({"options": schema, "terms": terms, "presets": presets})
+    console.emit({"tasks": sorted(method.tasks), "options": schema, "terms": terms, "presets": presets})
+
+
+def tasks_of(method: "type[Method]") -> str:
+    return ", ".join(sorted(method.tasks))
 
 
 def plain_term(weight: float, schedule: Schedule) -> dict[str, Any]:
@@ -105,12 +115,21 @@ def source_of(method: type) -> str:
 
 
 def show_models(classes: int, size: int) -> None:
-    from kdedge.models.zoo import model_costs
+    """Classifiers and detectors; the latter at DETECTOR_SIZE where the images are too small for them."""
+    from kdedge.models.detector import SMALLEST
+    from kdedge.models.zoo import KINDS, model_costs
 
-    table = [[name, many(price.params), many(price.macs)] for name, price in model_costs(classes, (3, size, size))]
-    caption = "also torchvision:NAME and timm:NAME"
-    show_table(f"models, {classes} classes, {size}x{size}", ("name", "parameters", "MACs"), table, caption)
-    console.emit([dict(zip(("name", "params", "macs"), row, strict=True)) for row in table])
+    emitted = []
+    for task, kind in KINDS.items():
+        side = DETECTOR_SIZE if task == "detect" and size < SMALLEST else size
+        prices = model_costs(classes, (3, side, side), task)
+        table = [[name, many(price.params), many(price.macs)] for name, price in prices]
+        caption = "also torchvision:NAME and timm:NAME" if task == "classify" else ""
+        show_table(f"{kind}s, {classes} classes, {side}x{side}", ("name", "parameters", "MACs"), table, caption)
+        emitted += [
+            dict(zip(("name", "params", "macs"), row, strict=True)) | {"task": task, "size": side} for row in table
+        ]
+    console.emit(emitted)
 
 
 def show_lightened(model: str, conv: str, groups: int | None, classes: int, size: int) -> None:
@@ -124,10 +143,10 @@ def show_lightened(model: str, conv: str, groups: int | None, classes: int, size
         raise KdedgeError(f"--lighten {conv}", nearest(conv, known), f"kdedge models --lighten {known[0]} {model}")
     how = Lighten(conv=conv, groups=groups)
     from kdedge.models.lighten import compare
-    from kdedge.models.zoo import build_model
+    from kdedge.models.zoo import build_model, task_of
 
     shape = (3, size, size)
-    changes = compare(build_model(model, {}, classes, shape), shape, **how.rewriting())
+    changes = compare(build_model(model, {}, classes, shape, task_of(model)), shape, **how.rewriting())
     table = [
         [
             change.path,
@@ -158,10 +177,10 @@ def both(counts: tuple[int, int], spell: Callable[[float], str]) -> str:
 def show_layers(model: str, classes: int, size: int) -> None:
     from kdedge.models.cost import layers
     from kdedge.models.features import feature_points
-    from kdedge.models.zoo import build_model
+    from kdedge.models.zoo import build_model, task_of
 
     shape = (3, size, size)
-    network = build_model(model, {}, classes, shape)
+    network = build_model(model, {}, classes, shape, task_of(model))
     points = {point.module: name for name, point in feature_points(network, shape).items()}
     table = [
         [

@@ -7,14 +7,15 @@ from pydantic import ValidationError
 
 from kdedge.core.errors import KdedgeError
 from kdedge.core.load import explain
-from kdedge.core.recipe import MethodUse
+from kdedge.core.recipe import MethodUse, Recipe
 from kdedge.core.source import KeyPath, Problem, report_problems
 from kdedge.data.build import DATASETS
+from kdedge.data.locate import layout_of
 from kdedge.data.outline import outline, stand_in
 from kdedge.distill.base import METHODS
 from kdedge.distill.objective import listens_to
 from kdedge.engine.base import backend
-from kdedge.models.blocks import MODELS
+from kdedge.models.zoo import own_builder
 from kdedge.pipeline.heads import choose_exits
 from kdedge.pipeline.networks import build, check_start
 from kdedge.pipeline.places import Lesson, lessons, networks
@@ -26,12 +27,12 @@ def check_names(project: Project) -> None:
     """Raises RecipeError with every data set, network, backend, method or method option that does not exist."""
     recipe = project.recipe
     looked_up: list[tuple[KeyPath, Callable[[], object]]] = [
-        (("data", "name"), lambda: DATASETS.get(recipe.data.name)),
+        (("data", "name"), lambda: check_data(recipe)),
         (("export", "backend"), lambda: backend(recipe.export.backend)),
     ]
     for path, model in networks(recipe).items():
         if ":" not in model.name:  # torchvision's and timm's are looked up where they are built
-            looked_up.append(((*path, "name"), lambda name=model.name: MODELS.get(name)))  # type: ignore[misc]
+            looked_up.append(((*path, "name"), lambda name=model.name: own_builder(name)))  # type: ignore[misc]
     problems = [found for path, look_up in looked_up if (found := attempt(project, path, look_up))]
     for lesson in lessons(recipe):
         problems += check_methods(project, lesson)
@@ -39,6 +40,13 @@ def check_names(project: Project) -> None:
         problems = [found for lesson in lessons(recipe) for found in check_order(project, lesson)]
     if problems:
         raise report_problems(project.source.name, problems)
+
+
+def check_data(recipe: Recipe) -> None:
+    """Raises KdedgeError for a data set that does not exist, or is not of the recipe's task."""
+    DATASETS.get(recipe.data.name)
+    if recipe.task == "classify" and layout_of(recipe.data.name).boxes:
+        raise KdedgeError(f"data set {recipe.data.name!r} has boxes", "task: classify is for one label an image")
 
 
 def check_methods(project: Project, lesson: Lesson) -> Iterator[Problem]:

@@ -71,3 +71,10 @@ def test_stand_in_has_the_sets_shape_and_the_same_noise_every_time():
     assert one.train.images.shape == (4, 1, 8, 8)
     assert (len(one.labels), one.image_shape) == (10, (1, 8, 8))
     assert one.train.images.equal(two.train.images)
+
+
+def test_stand_in_with_boxes_has_one_on_all_images_but_the_last():
+    found = stand_in(Data(name="voc"), Outline(2, (3, 8, 8)), images=3).train
+    assert found.labels.tolist() == [[[0, 2, 2, 6, 6]], [[1, 2, 2, 6, 6]], [[-1, 0, 0, 0, 0]]]
+    assert found.load(0)[0].equal(found.images[0])
+    assert stand_in(Data(name="voc"), Outline(2, (3, 8, 8)), images=1).train.labels.tolist() == [[[-1, 0, 0, 0, 0]]]

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from kdedge.distill.adapters import adapter, adapters
+from kdedge.distill.adapters import adapter, adapters, aligners
 from kdedge.distill.base import Network
 from kdedge.models.features import FeaturePoint
 
@@ -26,3 +26,12 @@ def test_adapters_have_one_for_each_pair_under_the_stage_of_the_student():
         "b": (8, 32),
         "a": (4, 16),
     }
+
+
+def test_aligners_change_other_widths_only():
+    points = [{"a": FeaturePoint("", first, 1), "b": FeaturePoint("", 8, 2)} for first in (4, 6)]
+    student, teacher = (Network(each, classes=10, image_size=8) for each in points)
+    layers = aligners([("a", "a"), ("b", "b")], student, teacher, bias=False)
+    assert {name: tuple(p.shape) for name, p in layers.named_parameters()} == {"a.weight": (6, 4, 1, 1)}
+    x = torch.randn(2, 8, 3, 3)
+    assert layers["b"](x) is x

@@ -2,7 +2,7 @@ import pytest
 import torch
 from gradient import assert_gradient
 
-from kdedge.distill.maps import pooled, products, same_size, unit
+from kdedge.distill.maps import pooled, products, resampled, same_size, unit
 
 
 def test_pooled_is_the_mean_over_the_places():
@@ -21,6 +21,15 @@ def test_same_size_averages_the_larger_map_down():
 def test_same_size_takes_the_smaller_of_each_side():
     left, right = same_size(torch.zeros(1, 1, 2, 8), torch.zeros(1, 1, 4, 4))
     assert left.shape == right.shape == (1, 1, 2, 4)
+
+
+def test_resampled_brings_the_students_map_to_the_teachers_size():
+    """From 2x1 places to 4x1, whose middles are at 0, 1/4, 3/4 and 1 of the way."""
+    small, large = torch.tensor([[[[0.0], [4.0]]]]), torch.zeros(1, 1, 4, 1, dtype=torch.float16)
+    student, teacher = resampled(small, large)
+    assert student.flatten().tolist() == [0, 1, 3, 4]
+    assert teacher.dtype == torch.float32
+    assert resampled(large, small)[0].shape == small.shape
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

@@ -3,6 +3,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from fivelevels import FiveLevels
 from torch import Tensor, nn
 
 from kdedge.core.errors import ModelError
@@ -126,6 +127,23 @@ def test_build_methods_says_what_is_wrong(use: MethodUse, message: str, small: C
     _, known = network(small)
     with pytest.raises(ModelError, match=message):
         build_methods([use], known, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "kind", "student", "able"),
+    [("logits", "detect", "classifiers", "detector", "pkd"), ("fgd", "classify", "detectors", "classifier", "dkd")],
+)
+def test_build_methods_refuses_a_method_for_another_task(
+    name: str, task: str, kind: str, student: str, able: str, small: Callable[[], nn.Module]
+) -> None:
+    known = FiveLevels(4).network() if task == "detect" else network(small)[1]
+    with pytest.raises(ModelError) as caught:
+        build_methods([MethodUse(name=name)], known, [known])
+    first, fix = str(caught.value).splitlines()
+    assert first == f"method {name!r} is for {kind}: the student is a {student}"
+    choices = fix.strip().removeprefix("choose one of: ").split(", ")
+    assert {able, "attention", "mkd"} <= set(choices)
+    assert name not in choices
 
 
 def test_methods_are_found_in_their_package() -> None:

@@ -40,6 +40,7 @@ LOGITS, SELF = "{name: logits, weight: 0.9}", "{name: self_distill, weight: 0.5}
     ("old", "new", "message"),
     [
         ("name: digits", "name: digts", "data.name: unknown data set 'digts': did you mean 'digits'?"),
+        ("name: digits", "name: voc", "data.name: data set 'voc' has boxes: task: classify is for one label an image"),
         (LOGITS, "{name: logit}", "phases.0.methods.0.name: unknown method 'logit': did you mean 'logits'?"),
         (SELF, "{name: nothing_like_it}", "phases.0.methods.1.name: unknown method 'nothing_like_it': "),
         (
@@ -61,6 +62,11 @@ LOGITS, SELF = "{name: logits, weight: 0.9}", "{name: self_distill, weight: 0.5}
             "  name: resnet8\n  options: {conv: depthwise}",
             "  name: resnet9\n  options: {conv: depthwise}",
             "student.name: unknown model 'resnet9'",
+        ),
+        (
+            "  name: resnet8\n  options: {conv: depthwise}",
+            "  name: fcos\n  options: {channels: 64}",
+            "student.name: fcos is a detector, not a classifier: classifiers are ",
         ),
         (
             "{conv: depthwise}",

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, needed
+from kdedge.distill.base import EITHER, METHODS, Method, MethodConfig, Network, Preset, Step, needed
 from kdedge.distill.maps import same_size
 from kdedge.distill.stages import Stages, pair_stages
 
@@ -47,6 +47,7 @@ def attention_loss(student: Tensor, teacher: Tensor, p: int, form: Form) -> Tens
 @METHODS.register("attention")
 class Attention(Method):
     Config = AttentionConfig
+    tasks = EITHER
     presets: ClassVar = {
         "paper": Preset(
             "CIFAR, maps of 32, 16 and 8 (authors' code)",

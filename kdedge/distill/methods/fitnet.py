@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdedge.distill.adapters import adapters
-from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, Term, needed
+from kdedge.distill.base import EITHER, METHODS, Method, MethodConfig, Network, Preset, Step, Term, needed
 from kdedge.distill.maps import same_size
 from kdedge.distill.stages import Stages, pair_stages
 
@@ -36,6 +36,8 @@ def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
 @METHODS.register("fitnet")
 class FitNet(Method):
     Config = FitNetConfig
+    tasks = EITHER
+    detector_options: ClassVar = {"stages": "auto", "relu": False}
     terms: ClassVar = {"*": Term(100.0)}
     presets: ClassVar = {"benchmark": Preset("CRD benchmark, CIFAR-100, any batch and maps", terms={"*": 100.0})}
 

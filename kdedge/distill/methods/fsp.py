@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from kdedge.core.errors import ModelError
 from kdedge.distill.adapters import adapter
-from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, needed
+from kdedge.distill.base import EITHER, METHODS, Method, MethodConfig, Network, Preset, Step, needed
 from kdedge.distill.maps import products, same_size
 from kdedge.distill.stages import Stages, pair_stages
 
@@ -58,6 +58,7 @@ def fsp_loss(student: Maps, teacher: Maps, form: Form) -> Tensor:
 @METHODS.register("fsp")
 class Fsp(Method):
     Config = FspConfig
+    tasks = EITHER
     presets: ClassVar[Mapping[str, Preset]] = {
         "paper": Preset(
             source="any batch and map; the first of two phases (RepDistiller: 30 epochs), the labels alone follow",

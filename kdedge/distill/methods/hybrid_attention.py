@@ -27,7 +27,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdedge.distill.adapters import adapter
-from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, Term, View, needed
+from kdedge.distill.base import EITHER, METHODS, Method, MethodConfig, Network, Preset, Step, Term, View, needed
 from kdedge.distill.maps import pooled, unit
 from kdedge.distill.methods.attention import attention_loss
 from kdedge.distill.stages import Stages, pair_stages
@@ -103,6 +103,7 @@ class Selection(nn.Module):
 @METHODS.register("hybrid_attention")
 class HybridAttention(Method):
     Config = HybridAttentionConfig
+    tasks = EITHER
     terms: ClassVar[Mapping[str, Term]] = {"spatial/*": Term(4.0), "channel/*": Term(10.0)}
     presets: ClassVar[Mapping[str, Preset]] = {
         "paper": Preset(

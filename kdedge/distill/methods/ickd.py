@@ -16,7 +16,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from kdedge.distill.adapters import adapters
-from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, Term, needed
+from kdedge.distill.base import EITHER, METHODS, Method, MethodConfig, Network, Preset, Step, Term, needed
 from kdedge.distill.maps import products, unit
 from kdedge.distill.stages import Stages, pair_stages
 
@@ -41,6 +41,8 @@ def ickd_loss(student: Tensor, teacher: Tensor) -> Tensor:
 @METHODS.register("ickd")
 class ICKD(Method):
     Config = ICKDConfig
+    tasks = EITHER
+    detector_options: ClassVar = {"stages": "auto"}
     terms: ClassVar = {"*": Term(2.5)}
     presets: ClassVar = {"paper": Preset("CIFAR-100, any batch and maps (authors' code)", terms={"*": 2.5})}
 

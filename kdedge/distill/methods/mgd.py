@@ -8,17 +8,22 @@ from torch's random state: of channels, as the authors have it for classificatio
 
 The authors sum the squared difference over C, H and W; here it is their mean.  Their weight of 7e-5 at 512x7x7
 (ImageNet, ResNet-34 to ResNet-18) then is 1.8, and 1.2e-3 at 512x4x4 (CIFAR-100, the same pair) 9.8; the default is 2.
+
+For detectors the usual options are the authors' for dense ones: 65 percent of the places are hidden, of every level.
+Their 2e-5 for RetinaNet, summed over 256 channels and the places of an image of 800x1333, then is 86 for p3 and less by
+four from level to level, down to 0.4 for p7.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, Term, needed
+from kdedge.distill.base import EITHER, METHODS, Method, MethodConfig, Network, Preset, Step, Term, needed
+from kdedge.distill.layout import COCO_PLACES
 from kdedge.distill.maps import same_size
 from kdedge.distill.stages import Stages, pair_stages
 from kdedge.models.blocks import init_weights
@@ -68,6 +73,8 @@ class Generator(nn.Module):
 @METHODS.register("mgd")
 class Mgd(Method):
     Config = MgdConfig
+    tasks = EITHER
+    detector_options: ClassVar[Mapping[str, Any]] = {"stages": "auto", "masked": "places", "fraction": 0.65}
     terms: ClassVar[Mapping[str, Term]] = {"*": Term(2.0)}
     presets: ClassVar[Mapping[str, Preset]] = {
         "paper": Preset(
@@ -77,6 +84,12 @@ class Mgd(Method):
         "cifar": Preset(
             source="CIFAR-100, ResNet-34 to ResNet-18, any batch, map of 512x4x4 (code of the authors' later NKD)",
             terms={"*": 1.2e-3 * 512 * 4 * 4},
+        ),
+        "retinanet": Preset(
+            source="COCO, RetinaNet, images of 800x1333, levels p3 to p7 of 256 channels, any batch (authors' code)",
+            terms={level: round(2e-5 * 256 * places, 3) for level, places in COCO_PLACES.items()},
+            options={"stages": "auto", "masked": "places", "fraction": 0.65},
+            task="detect",
         ),
     }
     depends_on: ClassVar[Mapping[str, str]] = {

@@ -26,7 +26,7 @@ from torch import Size, Tensor, nn
 from kdedge.core.errors import ModelError
 from kdedge.core.recipe import Schedule
 from kdedge.distill.adapters import adapter
-from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, Term, needed
+from kdedge.distill.base import EITHER, METHODS, Method, MethodConfig, Network, Preset, Step, Term, needed
 from kdedge.distill.stages import Stages, pair_stages, side
 from kdedge.models.blocks import init_weights
 
@@ -76,6 +76,7 @@ class Fusion(nn.Module):
 @METHODS.register("reviewkd")
 class ReviewKD(Method):
     Config = ReviewConfig
+    tasks = EITHER
     terms: ClassVar[Mapping[str, Term]] = {"*": Term(1.0, Schedule(warmup=20 / 240))}
     presets: ClassVar[Mapping[str, Preset]] = {
         "paper": Preset(source="CIFAR-100, ResNet-56 to ResNet-20, any batch and map (authors' code)", weight=0.6)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Preset, Step, needed
+from kdedge.distill.base import EITHER, METHODS, Method, MethodConfig, Network, Preset, Step, needed
 from kdedge.distill.maps import same_size
 from kdedge.distill.stages import Stages, pair_stages
 from kdedge.models.blocks import init_weights
@@ -64,6 +64,7 @@ def inverse_softplus(value: float) -> float:
 @METHODS.register("vid")
 class VID(Method):
     Config = VIDConfig
+    tasks = EITHER
     presets: ClassVar = {"benchmark": Preset("CRD benchmark, CIFAR-100, any batch and maps")}
 
     def __init__(self, config: VIDConfig, student: Network, teacher: Network | None) -> None:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from fivelevels import FiveLevels
 from gradient import assert_gradient
 from pydantic import ValidationError
 from torch import nn
@@ -8,6 +9,7 @@ from kdedge.core.errors import ModelError
 from kdedge.core.recipe import MethodUse, TermUse
 from kdedge.distill.base import Network, Step, View
 from kdedge.distill.methods.mgd import Generator, Mgd, MgdConfig, mgd_loss, random_mask
+from kdedge.distill.objective import build_methods
 from kdedge.distill.weights import term_weight
 from kdedge.models.features import FeaturePoint
 
@@ -130,3 +132,21 @@ def test_mgd_refuses_an_unknown_stage():
 def test_mgd_config_refuses(options):
     with pytest.raises(ValidationError):
         MgdConfig(**options)
+
+
+def test_mgd_of_detectors_hides_places_of_every_level():
+    networks = FiveLevels(4).network(), FiveLevels(6).network()
+    method = build_methods([MethodUse(name="mgd")], networks[0], [networks[1]])["mgd"]
+    assert method.student_features == ("p3", "p4", "p5", "p6", "p7")
+    assert (method.config.masked, method.config.fraction) == ("places", 0.65)
+    given = MethodUse(name="mgd", options={"stages": ["p4"], "fraction": 0.5})
+    method = build_methods([given], networks[0], [networks[1]])["mgd"]
+    assert (method.student_features, method.config.masked, method.config.fraction) == (("p4",), "places", 0.5)
+
+
+def test_mgd_retinanet_preset_is_the_published_sum():
+    """Of level p5 of an image of 800x1333: 256 channels of 25x42 places."""
+    generated, teacher = feature(2, 256, 25, 42, seed=1), feature(2, 256, 25, 42, seed=2)
+    published = 2e-5 * (generated - teacher).square().sum() / 2
+    weight = Mgd.presets["retinanet"].terms["p5"]
+    torch.testing.assert_close(weight * mgd_loss(generated, teacher), published)

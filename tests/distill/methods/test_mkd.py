@@ -1,5 +1,6 @@
 import pytest
 import torch
+from fivelevels import FiveLevels, some_targets
 from gradient import assert_gradient
 from torch import nn
 
@@ -7,13 +8,15 @@ from kdedge.core.errors import ModelError
 from kdedge.core.recipe import MethodUse
 from kdedge.distill.base import Network, Step, View
 from kdedge.distill.methods.attention import attention_loss
+from kdedge.distill.methods.box_logits import classification_loss
 from kdedge.distill.methods.logits import kd_loss
 from kdedge.distill.methods.mkd import GuidedStages, Mkd, MkdConfig, relation_loss
 from kdedge.distill.objective import build_methods
-from kdedge.distill.weights import term_weight
-from kdedge.models.features import FeaturePoint
+from kdedge.distill.weights import check_terms, term_weight
+from kdedge.models.features import FeaturePoint, FeatureTap
 
 STAGES = ("stage1", "stage2")
+PARTS = ("attention", "guide", "explore")
 
 
 def feature(*shape, seed=0):
@@ -48,7 +51,7 @@ def places(*matrix):
 
 
 def test_relation_loss_by_hand():
-    by_hand = ((3 - 8) ** 2 + (4 - 6) ** 2) / (8**2 + 6**2)
+    by_hand = (3 / 5 - 8 / 10) ** 2 + (4 / 5 - 6 / 10) ** 2
     assert relation_loss(places(3, 4), places(8, 6)).item() == pytest.approx(by_hand)
 
 
@@ -57,16 +60,17 @@ def test_relation_loss_is_zero_for_equal_stages():
 
 
 def test_relation_loss_of_silent_stages():
-    assert relation_loss(places(3, 4), places(0, 0)).item() == 0
-    assert relation_loss(places(0, 0), places(8, 6)).item() == 1
+    assert relation_loss(places(3, 4), places(0, 0)).item() == pytest.approx(1)
+    assert relation_loss(places(0, 0), places(8, 6)).item() == pytest.approx(1)
 
 
-def test_relation_loss_does_not_depend_on_batch_map_and_the_teachers_scale():
+def test_relation_loss_does_not_depend_on_batch_map_and_scales():
     expected = relation_loss(maps(1), maps(2))
     twice = [tuple(torch.cat([x, x]) for x in maps(seed)) for seed in (1, 2)]
     large = [tuple(x.repeat_interleave(2, 2).repeat_interleave(2, 3) for x in maps(seed)) for seed in (1, 2)]
     scaled = [tuple(3 * x for x in maps(seed)) for seed in (1, 2)]
-    for pair in (twice, large, scaled):
+    far_apart = [tuple(100 * x for x in maps(1)), tuple(0.01 * x for x in maps(2))]
+    for pair in (twice, large, scaled, far_apart):
         torch.testing.assert_close(relation_loss(*pair), expected)
 
 
@@ -180,14 +184,29 @@ def test_mkd_leaves_out_maps_of_one_place():
     assert method.student_features == ("stage1", "stage2", "stage3")
 
 
-@pytest.mark.parametrize(("student", "stages"), [((4,), "auto"), ((4, 8), "last"), ((4, 8), ["stage2"])])
+SINGLE = pytest.mark.parametrize(("student", "stages"), [((4,), "auto"), ((4, 8), "last"), ((4, 8), ["stage2"])])
+
+
+@SINGLE
 def test_mkd_refuses_a_single_stage(student, stages):
     with pytest.raises(ModelError) as caught:
-        Mkd(MkdConfig(stages=stages), network(*student), network(4, 8))
-    assert str(caught.value).splitlines()[0] == (
+        build_methods([MethodUse(name="mkd", options={"stages": stages})], network(*student), [network(4, 8)])
+    assert str(caught.value).splitlines() == [
         f"mkd: only one stage to compare, 'stage{len(student)}' of the student: "
-        "the relation of layers takes a stage and the next one"
-    )
+        "the relation of layers takes a stage and the next one",
+        "  name two or more pairs [student's, teacher's] in the option stages, or go without: "
+        "terms: {relation/*: {weight: 0}}",
+    ]
+
+
+@SINGLE
+def test_mkd_of_a_single_stage_goes_without_relations(student, stages):
+    options = {"stages": stages}
+    use = MethodUse(name="mkd", options=options, terms={"relation/*": {"weight": 0}})
+    method = build_methods([use], network(*student), [network(4, 8)])["mkd"]
+    stage = f"stage{len(student)}"
+    assert sorted(method(step(student, (4, 8)))) == sorted(["mkd/soft", *(f"mkd/{part}/{stage}" for part in PARTS)])
+    check_terms(use, [*method.silent, *method(step(student, (4, 8)))])
 
 
 def test_mkd_refuses_a_teacher_of_other_classes():
@@ -196,3 +215,69 @@ def test_mkd_refuses_a_teacher_of_other_classes():
     assert str(caught.value).splitlines()[0] == (
         "mkd: the teacher scores 100 classes and the student 10: their probabilities are compared class by class"
     )
+
+
+def detectors(student=None, teacher=None, **uses):
+    student, teacher = student or FiveLevels(4), teacher or FiveLevels(6)
+    use = MethodUse.model_validate({"name": "mkd"} | uses)
+    return student, teacher, build_methods([use], student.network(), [teacher.network()])["mkd"]
+
+
+def seen(network, names, images=2):
+    with FeatureTap(network, names) as tap:
+        return View(network(feature(images, 3, 128, 128)), dict(tap.features))
+
+
+def detector_step(student, teacher, method):
+    views = seen(student, method.student_features), seen(teacher, method.teacher_features)
+    return Step(some_targets(2), torch.arange(2), *views, epoch=0, progress=0.5)
+
+
+def test_mkd_of_detectors_has_its_parts_on_the_first_three_levels():
+    student, teacher, method = detectors()
+    terms = method(detector_step(student, teacher, method))
+    parts = [f"{part}/{level}" for part in PARTS for level in ("p3", "p4", "p5")]
+    expected = ("soft", "relation/p3-p4", "relation/p4-p5", *parts)
+    assert sorted(terms) == sorted(f"mkd/{name}" for name in expected)
+
+
+@pytest.mark.parametrize(("options", "temperature"), [({}, 1.0), ({"temperature": 2.0}, 2.0)])
+def test_mkd_of_detectors_learns_the_scores_of_their_anchors(options, temperature):
+    student, teacher, method = detectors(options=options)
+    now = detector_step(student, teacher, method)
+    expected = classification_loss(now.student.logits, now.taught.logits, student.network().layout, temperature)
+    assert expected > 0
+    torch.testing.assert_close(method(now)["mkd/soft"], expected)
+
+
+def test_mkd_of_named_levels_takes_all_of_them():
+    _, _, method = detectors(options={"stages": ["p3", "p4", "p5", "p6"]})
+    assert method.student_features == ("p3", "p4", "p5", "p6")
+
+
+def test_mkd_of_detectors_of_other_anchors_goes_without_soft_targets():
+    teacher = FiveLevels(6, cells=3)
+    with pytest.raises(ModelError) as caught:
+        detectors(teacher=teacher)
+    assert str(caught.value).startswith("mkd: student and teacher have other anchors, 682 and 1023")
+    assert str(caught.value).endswith("terms: {soft: {weight: 0}}")
+    student, teacher, method = detectors(teacher=teacher, terms={"soft": {"weight": 0}})
+    assert "mkd/soft" not in method(detector_step(student, teacher, method))
+
+
+def test_mkd_of_detectors_of_a_single_level():
+    networks = {"student": FiveLevels(4, levels=1), "teacher": FiveLevels(6, levels=1)}
+    with pytest.raises(ModelError, match="only one stage to compare, 'p3' of the student"):
+        detectors(**networks)
+    student, teacher, method = detectors(**networks, terms={"relation/*": {"weight": 0}})
+    assert sorted(method(detector_step(student, teacher, method))) == [
+        "mkd/attention/p3",
+        "mkd/explore/p3",
+        "mkd/guide/p3",
+        "mkd/soft",
+    ]
+
+
+def test_mkd_refuses_to_standardize_a_detectors_logits():
+    with pytest.raises(ModelError, match=r"^mkd: standardize is for classifiers"):
+        detectors(options={"standardize": True})

@@ -1,0 +1,143 @@
+"""A detector's outputs decoded into boxes, as torchvision's RetinaNet, FCOS and SSD do it.
+
+Part of the device closure: Python 3.8, standard library and numpy.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from kdedge.core.errors import ModelError
+from kdedge.engine.boxes_nms import nms
+
+if TYPE_CHECKING:
+    from kdedge.engine.boxes_decoding import Decoding
+
+    Array = np.ndarray[Any, Any]
+
+LARGEST = math.log(1000 / 16)
+"""Of a delta of width or height, so that its exponential stays a size."""
+CLEARLY = 0.01
+"""By how much a logit must lie below the threshold's to be dropped before its score is computed."""
+
+
+class Detections(NamedTuple):
+    """Of one picture, best first."""
+
+    boxes: Array
+    """(n, 4) float32: x1, y1, x2, y2 in pixels."""
+    scores: Array
+    """(n,) float32, 0 to 1."""
+    classes: Array
+    """(n,) int64, from 0."""
+
+
+class Candidates(NamedTuple):
+    """What NMS chooses from, (n,) each."""
+
+    anchors: Array
+    classes: Array
+    scores: Array
+
+
+def decode(outputs: Array, decoding: Decoding) -> list[Detections]:
+    """Score threshold, best candidates, box coder, clipping to the picture, NMS within each class.
+
+    Args:
+        outputs: (N, A, D): for every anchor its box values, class logits, and where `scores` is centerness its logit.
+
+    Raises:
+        ModelError: another shape, or values that are no numbers.
+    """
+    expected = (len(decoding.anchors), decoding.width)
+    if outputs.ndim != 3 or outputs.shape[1:] != expected:
+        raise ModelError(f"outputs of shape {outputs.shape}", f"the detector's are (N, {expected[0]}, {expected[1]})")
+    if np.isnan(outputs).any():
+        raise ModelError("a detector's outputs", "some are no numbers (NaN)")
+    return [_decode_one(rows.astype(np.float32, copy=False), decoding) for rows in outputs]
+
+
+def _decode_one(rows: Array, decoding: Decoding) -> Detections:
+    best = (_best_of_classes if decoding.scores == "softmax" else _best_of_levels)(rows, decoding)
+    coder = from_deltas if decoding.coder == "deltas" else from_distances
+    boxes = coder(rows[best.anchors, :4], decoding.anchors[best.anchors], decoding).clip(0, decoding.image_size)
+    kept = nms(boxes, best.scores, best.classes, decoding.nms_threshold, decoding.detections)
+    return Detections(boxes[kept], best.scores[kept], best.classes[kept])
+
+
+def _best_of_levels(rows: Array, decoding: Decoding) -> Candidates:
+    """The best of each level, whatever their class."""
+    found, start = [], 0
+    for count in decoding.levels:
+        level = _scored(rows[start : start + count], decoding)
+        found.append(_best(level._replace(anchors=level.anchors + start), decoding))
+        start += count
+    return _joined(found)
+
+
+def _best_of_classes(rows: Array, decoding: Decoding) -> Candidates:
+    """The best of each class, whatever their level."""
+    shares = softmax(rows[:, 4:])[:, 1:]
+    everywhere = np.arange(len(rows))
+    return _joined(
+        [
+            _best(Candidates(everywhere, np.full(len(rows), label), shares[:, label]), decoding)
+            for label in range(decoding.classes)
+        ]
+    )
+
+
+def _scored(rows: Array, decoding: Decoding) -> Candidates:
+    """All that may be above the threshold: most logits are far below it."""
+    centered = decoding.scores == "centerness"
+    logits = rows[:, 4 : 4 + decoding.classes]
+    anchors, classes = np.nonzero(logits > _logit(decoding.score_threshold ** (2 if centered else 1)) - CLEARLY)
+    scores = sigmoid(logits[anchors, classes])
+    if centered:
+        scores = np.sqrt(scores * sigmoid(rows[anchors, -1]))
+    return Candidates(anchors, classes, scores)
+
+
+def _best(found: Candidates, decoding: Decoding) -> Candidates:
+    above = np.flatnonzero(found.scores > decoding.score_threshold)
+    order = above[np.argsort(-found.scores[above], kind="stable")[: decoding.candidates]]
+    return Candidates(*(column[order] for column in found))
+
+
+def _joined(parts: list[Candidates]) -> Candidates:
+    return Candidates(*(np.concatenate([part[column] for part in parts]) for column in range(3)))
+
+
+def _logit(share: float) -> float:
+    return math.log(share / (1 - share)) if 0 < share < 1 else -math.inf
+
+
+def sigmoid(values: Array) -> Array:
+    with np.errstate(over="ignore"):  # far below 0 the exponential is infinite, and the result 0
+        return 1 / (1 + np.exp(-values))
+
+
+def softmax(values: Array) -> Array:
+    """Over the last axis."""
+    powers = np.exp(values - values.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def from_deltas(values: Array, anchors: Array, decoding: Decoding) -> Array:
+    """(n, 4): the center's way from the anchor's in sizes of it, and the logarithm of the size relative to its."""
+    values = values / np.array(decoding.weights, dtype=np.float32)
+    sizes = anchors[:, 2:] - anchors[:, :2]
+    centers = anchors[:, :2] + 0.5 * sizes + values[:, :2] * sizes
+    half = 0.5 * sizes * np.exp(np.minimum(values[:, 2:], LARGEST))
+    return np.concatenate([centers - half, centers + half], axis=1)
+
+
+def from_distances(values: Array, anchors: Array, decoding: Decoding) -> Array:
+    """(n, 4): how far left, top, right and bottom are from the anchor's center."""
+    centers = 0.5 * (anchors[:, :2] + anchors[:, 2:])
+    if decoding.normalize_by_size:
+        values = values * np.tile(anchors[:, 2:] - anchors[:, :2], 2)
+    return np.concatenate([centers - values[:, :2], centers + values[:, 2:]], axis=1)
