@@ -14,7 +14,6 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.models.detection._utils import BoxCoder, BoxLinearCoder
 
 from kdedge.models.features import FeaturePoint
 
@@ -86,6 +85,8 @@ class Layout:
 
     def boxes(self, outputs: Tensor, anchors: Tensor) -> Tensor:
         """(N, A, D) -> (N, A, 4): x1, y1, x2, y2 in pixels, in float32; the anchors on the outputs' device."""
+        from torchvision.models.detection._utils import BoxCoder, BoxLinearCoder  # slow to import
+
         codes = outputs[..., :4].float()
         if self.coder == "distances":
             decoded: Tensor = BoxLinearCoder(self.normalize_by_size).decode(codes, anchors)

@@ -27,7 +27,6 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
-from torchvision.ops import generalized_box_iou_loss
 
 from kdedge.core.errors import ModelError
 from kdedge.core.recipe import Schedule
@@ -85,6 +84,8 @@ def classification_loss(student: Tensor, teacher: Tensor, layout: Layout, temper
 
 def boxes_loss(student: Tensor, teacher: Tensor, certainty: Tensor) -> Tensor:
     """Scalar, 0..2, from boxes (N, A, 4) of the same anchors and the teacher's certainty (N, A)."""
+    from torchvision.ops import generalized_box_iou_loss  # slow to import
+
     return weighed_mean(generalized_box_iou_loss(student, teacher), certainty)
 
 

@@ -23,7 +23,6 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from kdedge.core.errors import ModelError
 from kdedge.core.recipe import Schedule
@@ -43,6 +42,8 @@ class FgfiConfig(MethodConfig):
 
 def near_anchors(anchors: Tensor, targets: Tensor, psi: float) -> Tensor:
     """Anchors (A, 4) and targets (N, M, 5) -> (N, A): which are near an object."""
+    from torchvision.ops import box_iou  # slow to import
+
     near = []
     for rows in targets:
         iou = box_iou(rows[:, 1:].float(), anchors) * present(rows).unsqueeze(1)
