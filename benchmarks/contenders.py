@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from kdedge.core.console import progress_bar
-from kdedge.core.recipe import Augment, CrossEntropy, Data, MethodUse, Normalize, Optimizer, Phase, Run
+from kdedge.core.recipe import Augment, Data, Normalize, Run
+from kdedge.core.training import CrossEntropy, MethodUse, Optimizer, Phase
 from kdedge.data.build import Dataset, ImageSet
 from kdedge.distill.job import Job, make_fabric
 from kdedge.distill.teachers import FrozenTeacher

@@ -11,7 +11,7 @@ from kdedge.bench.cost import Cost, cost_of
 from kdedge.bench.memory import return_what_is_freed
 from kdedge.core.load import LoadedRecipe
 from kdedge.core.recipe import Recipe
-from kdedge.core.report import Record
+from kdedge.core.record import Record
 from kdedge.core.rundir import RunDir, read_record, write_json
 from kdedge.core.source import Source
 from kdedge.data.build import Dataset, build_data
@@ -91,7 +91,7 @@ def train_cell(cell: Cell, project: Project) -> tuple[CellResult, list[str]]:
     work.teachers = teachers_of(project, dataset)
     student = work.train_student()
     seconds = [row["seconds"] for row in read_rows(run / "student/log.csv")]
-    assert student.validation_top1 is not None
+    assert student.validation_accuracy is not None
     result = CellResult(
         contender=cell.contender,
         seed=recipe.seed,
@@ -99,8 +99,8 @@ def train_cell(cell: Cell, project: Project) -> tuple[CellResult, list[str]]:
         epochs=student.epochs,
         train_images=len(dataset.train),
         test_images=len(dataset.test),
-        top1=student.top1,
-        validation_top1=student.validation_top1,
+        top1=student.accuracy,
+        validation_top1=student.validation_accuracy,
         epoch_seconds=seconds,
         extra_params=student.extra_params,
     )

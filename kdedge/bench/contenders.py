@@ -7,7 +7,8 @@ from itertools import pairwise, product
 
 from kdedge.core.errors import KdedgeError, nearest
 from kdedge.core.load import load_recipe
-from kdedge.core.recipe import CrossEntropy, MethodUse, Model, Phase, Recipe, TermUse
+from kdedge.core.recipe import Model, Recipe
+from kdedge.core.training import CrossEntropy, MethodUse, Phase, TermUse
 from kdedge.distill.base import METHODS, Method
 from kdedge.pipeline.distill import labels_only
 

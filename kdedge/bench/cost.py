@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from itertools import islice
 
 from kdedge.bench.memory import PeakMemory
-from kdedge.core.report import Record
+from kdedge.core.record import Record
 from kdedge.distill.base import METHODS
 from kdedge.distill.cached import keep_answers
 from kdedge.distill.job import Job, make_fabric

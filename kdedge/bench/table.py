@@ -9,7 +9,7 @@ from kdedge.bench.cells import CellResult, TeacherResult
 from kdedge.bench.contenders import LABELS, REFERENCES, STANDARDIZED, TUNED
 from kdedge.bench.cost import ROUNDS, Cost
 from kdedge.core.console import many, percent, size
-from kdedge.core.report import Record
+from kdedge.core.record import Record
 from kdedge.report.ablation import points, spread
 
 DEAR = 1.6

@@ -8,7 +8,8 @@ from typing import Literal, cast
 from torch.autograd import grad
 
 from kdedge.bench.cost import MIDDLE
-from kdedge.core.recipe import MethodUse, Phase, Recipe, TermUse
+from kdedge.core.recipe import Recipe
+from kdedge.core.training import MethodUse, Phase, TermUse
 from kdedge.data.build import Dataset
 from kdedge.data.outline import outline, stand_in
 from kdedge.distill.base import Method

@@ -1,11 +1,8 @@
 """The records of a detector's boxes: what was found, and how good that is."""
 
-from typing import Literal
-
 from pydantic import Field
 
-from kdedge.core.energy import Part
-from kdedge.core.report import Record
+from kdedge.core.record import Part, Record
 
 
 class Box(Part):
@@ -39,24 +36,3 @@ class DetectReport(Record):
     pictures: list[Picture]
     failed: list[str] = Field([])
     """Pictures that could not be read, and folders without any."""
-
-
-class BoxQuality(Record):
-    """Average precision as COCO defines it, each the mean over the classes that have objects."""
-
-    images: int
-    objects: int
-    mean_ap: float
-    """Mean over the IoU thresholds 0.50, 0.55, ..., 0.95 as well."""
-    ap50: float
-    ap75: float
-    small: float | None
-    """mean_ap of objects below 32 x 32 pixels; None where there are none, as for the next two."""
-    medium: float | None
-    """From there to 96 x 96."""
-    large: float | None
-    sizes_in: Literal["picture", "input"]
-    """Whose pixels those are: the original pictures', or those of the square that the model sees."""
-    per_class: list[float]
-    """mean_ap of each class; nan-free: a class without objects counts 0 here, in no mean, and is named in `empty`."""
-    empty: list[int] = Field([])

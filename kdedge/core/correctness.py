@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pydantic import Field, model_validator
 
-from kdedge.core.energy import Part
+from kdedge.core.record import Part
 
 
 class Changed(NamedTuple):

@@ -34,7 +34,7 @@ class Quantization(Section):
     rest: Literal["fp32", "fp16"] = "fp32"
     """What the layers compute in that are not quantized."""
     sensitivity: bool = True
-    """Leave the layers in float that cost most, where int8 everywhere loses more than `tolerance.int8.top1_drop` of
+    """Leave the layers in float that cost most, where int8 everywhere loses more than `tolerance.int8.accuracy_drop` of
     the validation images."""
 
 
@@ -45,7 +45,7 @@ class Tolerance(Section):
     """Largest absolute difference of any output, relative to the largest absolute reference output."""
     agreement: Fraction | None = None
     """Least share of images with the same top-1 class."""
-    top1_drop: Fraction | None = None
+    accuracy_drop: Fraction | None = None
     """Largest loss of top-1 accuracy, as a fraction."""
 
 
@@ -57,8 +57,8 @@ class Int8Tolerance(Tolerance):
 
 class Tolerances(Section):
     fp32: Tolerance = Tolerance(max_error=1e-3, agreement=0.999)
-    fp16: Tolerance = Tolerance(agreement=0.99, top1_drop=0.005)
-    int8: Int8Tolerance = Int8Tolerance(top1_drop=0.02)
+    fp16: Tolerance = Tolerance(agreement=0.99, accuracy_drop=0.005)
+    int8: Int8Tolerance = Int8Tolerance(accuracy_drop=0.02)
 
 
 class Export(Section):

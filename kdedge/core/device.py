@@ -4,7 +4,8 @@ from typing import Any
 
 from pydantic import Field
 
-from kdedge.core.report import ExportedFile, Hop, Record
+from kdedge.core.record import Record
+from kdedge.core.report import ExportedFile, Hop
 
 
 class DeviceReport(Record):

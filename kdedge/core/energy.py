@@ -1,12 +1,6 @@
 """What is recorded of the energy that one inference takes."""
 
-from pydantic import BaseModel, ConfigDict
-
-
-class Part(BaseModel):
-    """Of a record, which has the schema's version."""
-
-    model_config = ConfigDict(extra="forbid", defer_build=True)
+from kdedge.core.record import Part
 
 
 class Spread(Part):

@@ -1,6 +1,6 @@
 """The record of early exits: what each gives by itself, and all of them with a threshold."""
 
-from kdedge.core.report import Record
+from kdedge.core.record import Record
 
 
 class OperatingPoint(Record):

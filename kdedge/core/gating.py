@@ -5,8 +5,8 @@ from typing import Any
 from pydantic import Field
 
 from kdedge.core.correctness import Correctness
-from kdedge.core.energy import Part
-from kdedge.core.report import Metric, Record
+from kdedge.core.record import Part, Record
+from kdedge.core.report import Metric
 
 
 class Snapshot(Record):

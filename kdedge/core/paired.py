@@ -2,7 +2,8 @@
 
 from pydantic import Field
 
-from kdedge.core.report import GateResult, Record, Verdict
+from kdedge.core.record import Record
+from kdedge.core.report import GateResult, Verdict
 
 
 class PairedTimes(Record):

@@ -1,6 +1,6 @@
 """What is recorded of an int8 file: the layout it was given, and whether distillation made it lose more."""
 
-from kdedge.core.energy import Part
+from kdedge.core.record import Part
 
 SIGNIFICANT = 0.05
 

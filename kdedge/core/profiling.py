@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import Field
 
-from kdedge.core.energy import Energy, Part
-from kdedge.core.report import Record
+from kdedge.core.energy import Energy
+from kdedge.core.record import Part, Record
 
 
 class Distribution(Record):

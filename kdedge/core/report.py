@@ -2,21 +2,17 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, Field
 
 from kdedge.core.correctness import Correctness
 from kdedge.core.precision import Fragility, Layout
-
-
-class Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", defer_build=True)
-
-    schema_version: int = 1
+from kdedge.core.quality import MEASURES, BoxQuality, Measure, Quality, Task
+from kdedge.core.record import Record
 
 
 class TrainedModel(Record):
     model: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field({})
     params: int
     macs: int
     """Multiply-accumulates of convolutions and fully connected layers for one image."""
@@ -26,10 +22,12 @@ class TrainedModel(Record):
     epochs: int = 0
     seconds: float = 0.0
     """Training time, the time of earlier, interrupted starts included."""
-    top1: float
-    """On the test split, after the last epoch."""
-    validation_top1: float | None = None
-    exits: dict[str, float] = {}
+    accuracy: float = Field(validation_alias=AliasChoices("accuracy", "top1"))
+    """By the measure of the task (top-1, mAP), on the test split, after the last epoch."""
+    validation_accuracy: float | None = Field(
+        None, validation_alias=AliasChoices("validation_accuracy", "validation_top1")
+    )
+    exits: dict[str, float] = Field({})
     """Test top-1 of each early exit, by stage."""
     ensemble: float | None = None
     """Test top-1 of the mean of all classifiers' probabilities; None without exits."""
@@ -41,6 +39,7 @@ class TrainedModel(Record):
 
 class TrainingReport(Record):
     recipe: str
+    task: Task = "classify"
     seed: int
     train_images: int
     validation_images: int
@@ -48,13 +47,18 @@ class TrainingReport(Record):
     labels: list[str]
     methods: list[str]
     student: TrainedModel
-    teachers: list[TrainedModel] = []
-    peers: list[TrainedModel] = []
+    teachers: list[TrainedModel] = Field([])
+    peers: list[TrainedModel] = Field([])
     """Trained beside the student."""
     baseline: TrainedModel | None = None
-    controls: dict[str, TrainedModel] = {}
+    controls: dict[str, TrainedModel] = Field({})
     """The student trained by what its methods must be held against, such as deep supervision, by name."""
-    environment: dict[str, str] = {}
+    environment: dict[str, str] = Field({})
+
+    @property
+    def measure(self) -> Measure:
+        """What every accuracy in here is."""
+        return MEASURES[self.task]
 
     @property
     def teacher(self) -> TrainedModel | None:
@@ -65,20 +69,6 @@ class TrainingReport(Record):
         """The networks beside the first teacher and the student, by what to call them."""
         teachers = {f"teacher {number}": net for number, net in enumerate(self.teachers) if number}
         return teachers | {f"peer {number}": net for number, net in enumerate(self.peers)}
-
-
-class Quality(Record):
-    """Classification of one set of images by one hop."""
-
-    images: int
-    top1: float
-    top5: float | None = None
-    """None with five classes or fewer."""
-    per_class: list[float]
-    """Accuracy of each class; nan-free: a class without images counts 0 and is named in `empty`."""
-    empty: list[int] = []
-    ece: float
-    """Expected calibration error, 15 equal-width bins of confidence."""
 
 
 class Hop(Record):
@@ -92,12 +82,13 @@ class Hop(Record):
     mean_error: float | None = None
     """Mean absolute difference, relative in the same way."""
     agreement: float | None = None
-    quality: Quality
+    """Share of the images with the same top-1 class; of boxes, of those that either hop is sure of."""
+    quality: Quality | BoxQuality
     correctness: Correctness | None = None
     """None in records of before it was kept."""
-    problems: list[str] = []
+    problems: list[str] = Field([])
     """Tolerances that were exceeded."""
-    notes: list[str] = []
+    notes: list[str] = Field([])
 
 
 class ExportedFile(Record):
@@ -106,7 +97,7 @@ class ExportedFile(Record):
     sha256: str
     layers: int | None = None
     """Nodes of an ONNX file."""
-    notes: list[str] = []
+    notes: list[str] = Field([])
     """Such as 'fp16 storage, fp32 compute on this provider'."""
 
 
@@ -146,9 +137,9 @@ class Sensitivity(Record):
     """Top-1 that is lost with every layer in int8."""
     drop: float
     """Top-1 that is lost by what was kept."""
-    errors: dict[str, float] = {}
+    errors: dict[str, float] = Field({})
     """Mean squared error of the logits over their mean square, with this layer alone in int8; worst first."""
-    left_in_float: list[str] = []
+    left_in_float: list[str] = Field([])
 
     def told(self) -> list[str]:
         """One sentence where layers were left in float."""
@@ -159,14 +150,14 @@ class Sensitivity(Record):
 
 class ExportReport(Record):
     onnx: dict[str, ExportedFile]
-    engines: dict[str, ExportedFile] = {}
-    hops: list[Hop] = []
+    engines: dict[str, ExportedFile] = Field({})
+    hops: list[Hop] = Field([])
     """Of early exits as well, as exit1/onnx-fp32; cascade-fp32 is the cascade with nothing stopped early."""
     exit: str | None = None
     """The exit that the network was cut after (K/N), or all; None: the student without exits."""
-    exits: list[ExitPoint] = []
+    exits: list[ExitPoint] = Field([])
     """In order; one where the network was cut."""
-    input_shape: list[int] = []
+    input_shape: list[int] = Field([])
     """Of one image as the files take it."""
     original: Original | None = None
     """None for a student that was not lightened."""
@@ -178,16 +169,16 @@ class ExportReport(Record):
     """None without a distilled student and the same undistilled."""
     opset: int
     backend: str = ""
-    backend_options: dict[str, Any] = {}
-    environment: dict[str, str] = {}
+    backend_options: dict[str, Any] = Field({})
+    environment: dict[str, str] = Field({})
 
     def deployed(self, student: TrainedModel) -> TrainedModel:
         """The student as it was exported: up to its exit, or with all its heads."""
         if not self.exits:
             return student
         end = self.exits[-1]
-        top1 = next((hop.quality.top1 for hop in self.hops if hop.name == "torch"), student.top1)
-        return student.model_copy(update={"params": end.params, "macs": end.macs, "top1": top1})
+        accuracy = next((hop.quality.accuracy for hop in self.hops if hop.name == "torch"), student.accuracy)
+        return student.model_copy(update={"params": end.params, "macs": end.macs, "accuracy": accuracy})
 
     def hashes(self) -> dict[str, str]:
         """Of the ONNX files."""
@@ -208,7 +199,7 @@ class ExportReport(Record):
         exit_ = "" if output == "logits" else f"{output}/"
         return found.get(f"{exit_}engine-{precision}") or found.get(f"{exit_}onnx-{precision}")
 
-    def quality(self, precision: str, output: str = "logits") -> Quality | None:
+    def quality(self, precision: str, output: str = "logits") -> Quality | BoxQuality | None:
         """Of that hop."""
         hop = self.hop(precision, output)
         return hop.quality if hop else None
@@ -225,7 +216,7 @@ class Metric(Record):
     """False when the measurement behind it did not settle, or was throttled."""
     trouble: str = ""
     """Why it is not stable."""
-    samples: list[float] = []
+    samples: list[float] = Field([])
     """Of a measured one: the value of each process that counts; of energy, of each repeat."""
 
 
@@ -245,7 +236,7 @@ class GateResult(Record):
     verdict: Verdict
     """The worst of the checks that are not advisory."""
     checks: list[Check]
-    warnings: list[str] = []
+    warnings: list[str] = Field([])
     metrics: dict[str, Metric] = Field(default_factory=dict)
     baseline: str | None = None
     against: str = ""

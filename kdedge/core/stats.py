@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from kdedge.core.errors import KdedgeError
 from kdedge.core.exits import OperatingPoint
 from kdedge.core.profiling import Distribution
-from kdedge.core.report import Quality
+from kdedge.core.quality import Quality
 
 Array = NDArray[np.float64]
 PERCENTILES = (90, 95, 99)

@@ -14,11 +14,11 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from kdedge.core.recipe import Schedule
+from kdedge.core.quality import Task
 from kdedge.core.registry import Registry
+from kdedge.core.training import Schedule
 from kdedge.distill.layout import Layout
 from kdedge.models.features import FeaturePoint
-from kdedge.models.zoo import Task
 
 DETECTORS: frozenset[Task] = frozenset({"detect"})
 EITHER: frozenset[Task] = frozenset({"classify", "detect"})

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from kdedge.core.errors import require
-from kdedge.core.recipe import Quantize
+from kdedge.core.training import Quantize
 
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)

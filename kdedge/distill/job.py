@@ -9,7 +9,8 @@ from torch import nn
 from torch.optim import SGD
 
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import Data, Phase, Run
+from kdedge.core.recipe import Data, Run
+from kdedge.core.training import Phase
 from kdedge.data.build import Dataset
 from kdedge.distill.base import Method, Network
 from kdedge.distill.checkpoint import Checkpoint

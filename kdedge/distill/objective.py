@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import MethodUse, Phase
+from kdedge.core.training import MethodUse, Phase
 from kdedge.distill.base import METHODS, Method, Network, Step, View
 from kdedge.distill.int8 import FakeInt8
 from kdedge.distill.phases import schedule_factor

@@ -2,7 +2,7 @@
 
 import math
 
-from kdedge.core.recipe import Optimizer, Phase, Schedule
+from kdedge.core.training import Optimizer, Phase, Schedule
 
 REFERENCE_BATCH = 128
 

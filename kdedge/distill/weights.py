@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 from typing import TypeVar
 
 from kdedge.core.errors import ModelError, nearest
-from kdedge.core.recipe import MethodUse, TermUse
+from kdedge.core.training import MethodUse, TermUse
 from kdedge.distill.base import Term
 from kdedge.distill.phases import schedule_factor
 

@@ -141,3 +141,20 @@ def from_distances(values: Array, anchors: Array, decoding: Decoding) -> Array:
     if decoding.normalize_by_size:
         values = values * np.tile(anchors[:, 2:] - anchors[:, :2], 2)
     return np.concatenate([centers - values[:, :2], centers + values[:, 2:]], axis=1)
+
+
+def pack(found: list[Detections], rows: int) -> Array:
+    """(N, rows, 6) of class, score, x1, y1, x2, y2, best first; class -1 and zeros beyond an image's boxes."""
+    packed = np.zeros((len(found), rows, 6), dtype=np.float32)
+    packed[..., 0] = -1
+    for image, each in zip(packed, found, strict=True):
+        columns = np.column_stack([each.classes, each.scores, each.boxes])[:rows]
+        image[: len(columns)] = columns
+    return packed
+
+
+def unpack(packed: Array) -> list[Detections]:
+    return [
+        Detections(rows[:, 2:], rows[:, 1], rows[:, 0].astype(np.int64))
+        for rows in (image[image[:, 0] >= 0] for image in packed)
+    ]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Logits = NDArray[np.float32]
 Labels = NDArray[np.integer[Any]]
-LOWER = Tolerance(agreement=0.99, top1_drop=0.01)
+LOWER = Tolerance(agreement=0.99, accuracy_drop=0.01)
 """What an engine of less than fp32 may lose against its ONNX file."""
 ROUNDING = 1e-12  # of a difference of two accuracies
 
@@ -110,7 +110,7 @@ def compare(
         hop.max_error, hop.mean_error = output_error(reference.outputs[both], candidate.outputs[both])
     same = candidate.outputs.argmax(axis=1) == reference.outputs.argmax(axis=1)
     hop.agreement = float((same & both).mean())
-    drop = classify(judged(reference.outputs, labels), labels).top1 - hop.quality.top1
+    drop = classify(judged(reference.outputs, labels), labels).accuracy - hop.quality.accuracy
     hop.problems += exceeded(hop, drop, tolerance)
     return hop
 
@@ -139,7 +139,7 @@ def judged(outputs: Logits, labels: Labels) -> Logits:
     return scores
 
 
-def exceeded(hop: Hop, top1_drop: float, tolerance: Tolerance) -> list[str]:
+def exceeded(hop: Hop, accuracy_drop: float, tolerance: Tolerance) -> list[str]:
     """Each limit that was passed, as a sentence."""
     problems = []
     if tolerance.max_error is not None and hop.max_error is not None and hop.max_error > tolerance.max_error:
@@ -147,8 +147,8 @@ def exceeded(hop: Hop, top1_drop: float, tolerance: Tolerance) -> list[str]:
     if tolerance.agreement is not None and hop.agreement is not None and hop.agreement < tolerance.agreement:
         kept, least = 100 * hop.agreement, 100 * tolerance.agreement
         problems.append(f"{kept:.4g} % of the images keep their class, limit {least:g} %")
-    if tolerance.top1_drop is not None and top1_drop > tolerance.top1_drop + ROUNDING:
-        problems.append(f"top-1 fell by {100 * top1_drop:.4g} points, limit {100 * tolerance.top1_drop:g}")
+    if tolerance.accuracy_drop is not None and accuracy_drop > tolerance.accuracy_drop + ROUNDING:
+        problems.append(f"top-1 fell by {100 * accuracy_drop:.4g} points, limit {100 * tolerance.accuracy_drop:g}")
     return problems
 
 

@@ -29,7 +29,7 @@ def collect(training: TrainingReport, export: ExportReport, profiles: list[Profi
         if file.layers is not None:
             metrics[f"{precision}/onnx_layers"] = cost(file.layers, "count")
         if quality := export.quality(precision):
-            metrics[f"{precision}/top1"] = accuracy(quality.top1)
+            metrics[f"{precision}/top1"] = accuracy(quality.accuracy)
     for profile in profiles:
         metrics |= built(profile) | profiled(profile)
     return metrics
@@ -47,16 +47,16 @@ def answers_of(training: TrainingReport, export: ExportReport) -> dict[str, Corr
 def trained(training: TrainingReport, student: TrainedModel) -> dict[str, Metric]:
     metrics = {}
     if training.teacher:
-        metrics["teacher/top1"] = accuracy(training.teacher.top1)
+        metrics["teacher/top1"] = accuracy(training.teacher.accuracy)
     if training.baseline:
-        metrics["student/top1_gain"] = accuracy(student.top1 - training.baseline.top1)
+        metrics["student/top1_gain"] = accuracy(student.accuracy - training.baseline.accuracy)
     return metrics
 
 
 def deployed(student: TrainedModel) -> dict[str, Metric]:
     """Of what was exported: of a student cut after an early exit, what is left of it."""
     return {
-        "student/top1": accuracy(student.top1),
+        "student/top1": accuracy(student.accuracy),
         "student/params": cost(student.params, "count"),
         "student/macs": cost(student.macs, "count"),
     }

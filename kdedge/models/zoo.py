@@ -2,20 +2,20 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from kdedge.core.errors import ModelError, nearest, require
+from kdedge.core.quality import Task
 from kdedge.core.registry import Registry
 from kdedge.models.blocks import MODELS
 from kdedge.models.code import is_code, load_builder
 from kdedge.models.cost import Cost, Shape, cost
 from kdedge.models.detector import DETECTORS, Detector
 
-Task = Literal["classify", "detect"]
 OWN: dict[Task, Registry[Any]] = {"classify": MODELS, "detect": DETECTORS}
 KINDS: dict[Task, str] = {"classify": "classifier", "detect": "detector"}
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdedge.core.boxes import BoxQuality
 from kdedge.core.errors import DataError, require
+from kdedge.core.quality import BoxQuality
 from kdedge.engine.boxes import Detections
 
 SIZES = ("small", "medium", "large")

@@ -89,6 +89,6 @@ def test_set(project: Project, export: ExportReport) -> dict[str, Any]:
 
 def intervals(export: ExportReport, profiles: Sequence[ProfileReport]) -> dict[str, tuple[float, float]]:
     qualities = {name: export.quality(name) for name in export.onnx}
-    found = {f"{name}/top1": share_interval(each.top1, each.images) for name, each in qualities.items() if each}
+    found = {f"{name}/top1": share_interval(each.accuracy, each.images) for name, each in qualities.items() if each}
     medians = {f"{each.name}/latency_median_ms": each.latency.median_interval for each in profiles}
     return found | {name: interval for name, interval in medians.items() if interval}

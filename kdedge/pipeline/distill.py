@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from kdedge.core import console
-from kdedge.core.recipe import CrossEntropy, Normalize, Phase, Recipe, Teacher
+from kdedge.core.recipe import Normalize, Recipe, Teacher
 from kdedge.core.report import TrainedModel, TrainingReport
 from kdedge.core.rundir import digest, write_json
+from kdedge.core.training import CrossEntropy, Phase
 from kdedge.data.build import Dataset, build_data
 from kdedge.distill.base import METHODS
 from kdedge.distill.evaluate import accuracy, predict
@@ -145,8 +146,8 @@ class Distillation:
             recipe.student,
             network,
             self.dataset,
-            top1=top1,
-            validation_top1=result.validation_top1,
+            accuracy=top1,
+            validation_accuracy=result.validation_accuracy,
             epochs=result.epochs,
             seconds=result.seconds,
             exits=result.exits,
@@ -158,7 +159,7 @@ class Distillation:
     def peer(self, number: int, network: nn.Module) -> TrainedModel:
         top1 = self.measure(f"peer{number}", network, self.dataset.normalize)
         self.artifacts.append(f"student/peer{number}.safetensors")
-        return describe(self.recipe.peers[number], network, self.dataset, top1=top1, source="trained")
+        return describe(self.recipe.peers[number], network, self.dataset, accuracy=top1, source="trained")
 
 
 def labels_only(phase: Phase) -> Phase:

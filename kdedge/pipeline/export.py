@@ -117,7 +117,7 @@ class Exporting:
         """All layers, or all but those that it takes to stay within the recipe's limit."""
         calibrated = self.calibrated(fp32, "student")
         self.layout = calibrated.layout
-        limit = self.recipe.tolerance.int8.top1_drop
+        limit = self.recipe.tolerance.int8.accuracy_drop
         if self.recipe.quantization.sensitivity and limit is not None:
             split, name = self.unseen()
             arrays = read_arrays(self.run / name)

@@ -15,7 +15,8 @@ from kdedge.core.console import many, show_table
 from kdedge.core.errors import KdedgeError, nearest
 from kdedge.core.lightening import Lighten
 from kdedge.core.load import shipped
-from kdedge.core.recipe import Recipe, Schedule
+from kdedge.core.recipe import Recipe
+from kdedge.core.training import Schedule
 
 if TYPE_CHECKING:
     from kdedge.distill.base import Method, Preset

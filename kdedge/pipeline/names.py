@@ -7,8 +7,9 @@ from pydantic import ValidationError
 
 from kdedge.core.errors import KdedgeError
 from kdedge.core.load import explain
-from kdedge.core.recipe import MethodUse, Recipe
+from kdedge.core.recipe import Recipe
 from kdedge.core.source import KeyPath, Problem, report_problems
+from kdedge.core.training import MethodUse
 from kdedge.data.build import DATASETS
 from kdedge.data.locate import layout_of
 from kdedge.data.outline import outline, stand_in

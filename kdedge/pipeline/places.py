@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from kdedge.core.recipe import Model, Phase, Recipe, Teacher
+from kdedge.core.recipe import Model, Recipe, Teacher
 from kdedge.core.source import KeyPath
+from kdedge.core.training import Phase
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def training_row(label: str, network: TrainedModel) -> list[str]:
     return [
         label,
         f"{network.model} ({options})" if options else network.model,
-        percent(network.top1),
+        percent(network.accuracy),
         many(network.params),
         many(network.macs),
         str(network.epochs or "-"),
@@ -66,7 +66,7 @@ def show_export(report: ExportReport) -> None:
 
 def exit_row(report: ExportReport, end: ExitPoint, precisions: list[str]) -> list[str]:
     found = [report.quality(precision, end.output) for precision in precisions]
-    top1s = [percent(quality.top1) if quality else "-" for quality in found]
+    top1s = [percent(quality.accuracy) if quality else "-" for quality in found]
     return [end.name, end.stage, many(end.params), many(end.macs), *top1s]
 
 
@@ -74,7 +74,7 @@ def hop_row(hop: Hop) -> list[str]:
     return [
         hop.name,
         hop.reference or "-",
-        percent(hop.quality.top1),
+        percent(hop.quality.accuracy),
         percent(hop.quality.top5),
         f"{hop.quality.ece:.4f}",
         percent(hop.agreement),

@@ -13,12 +13,12 @@ def summary_rows(training: TrainingReport, export: ExportReport, profiles: list[
     rows = []
     if training.teacher:
         label = f"teacher {training.teacher.model}"
-        rows.append(row(label, training.teacher.top1, training.teacher, export, measured, "teacher"))
+        rows.append(row(label, training.teacher.accuracy, training.teacher, export, measured, "teacher"))
     student = training.student.model
     if training.baseline:
-        rows.append(row(f"{student}, labels only", training.baseline.top1, training.baseline, export, measured, None))
+        rows.append(row(f"{student}, labels only", training.baseline.accuracy, training.baseline, export, measured, None))
     for name, control in training.controls.items():
-        rows.append(row(f"{student}, {name}", control.top1, control, export, measured, None))
+        rows.append(row(f"{student}, {name}", control.accuracy, control, export, measured, None))
     if (original := export.original) and original.name != "teacher":
         file, profile = export.onnx[original.name], measured.get(original.name)
         price = costs(original.params, original.macs, file.bytes, profile)
@@ -26,7 +26,7 @@ def summary_rows(training: TrainingReport, export: ExportReport, profiles: list[
     for precision in export.onnx:
         if precision not in ("teacher", "original"):
             quality = export.quality(precision)
-            top1 = quality.top1 if quality else training.student.top1
+            top1 = quality.accuracy if quality else training.student.accuracy
             notes = export.engines[precision].notes if precision in export.engines else []
             notes = [f"exit {export.exit}", *notes] if export.exit not in (None, "all") else notes
             label = f"student {precision} ({', '.join(notes)})" if notes else f"student {precision}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kdedge.core.console import many, percent
 from kdedge.core.markdown import table
-from kdedge.core.report import Record
+from kdedge.core.record import Record
 from kdedge.core.rundir import read_record
 
 if TYPE_CHECKING:

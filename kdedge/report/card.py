@@ -15,8 +15,9 @@ from kdedge.core.console import many, percent, size
 from kdedge.core.energy import Spread
 from kdedge.core.markdown import escaped, table
 from kdedge.core.profiling import ProfileReport
-from kdedge.core.recipe import Phase, Recipe
+from kdedge.core.recipe import Recipe
 from kdedge.core.report import TrainedModel
+from kdedge.core.training import Phase
 from kdedge.report import view
 from kdedge.report.html import ReportData
 
@@ -84,7 +85,7 @@ def license_entry(name: str | None) -> dict[str, str]:
 def top1s(data: ReportData) -> list[tuple[str, float]]:
     """Of each precision of the student, on the test split."""
     found = [(name, data.export.quality(name)) for name in data.export.onnx] if data.export else []
-    return [(name, quality.top1) for name, quality in found if quality]
+    return [(name, quality.accuracy) for name, quality in found if quality]
 
 
 def summary(data: ReportData) -> str:
@@ -108,7 +109,7 @@ def network_lines(data: ReportData) -> list[str]:
         [
             role,
             model_name(net),
-            percent(net.top1),
+            percent(net.accuracy),
             many(net.params),
             many(net.macs),
             net.source or (f"trained, {net.epochs} epochs" if net.epochs else "-"),

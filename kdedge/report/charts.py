@@ -83,7 +83,7 @@ def accuracies(curves: Mapping[str, Sequence[Row]], training: TrainingReport) ->
         axes.plot(epochs, column(rows, "validation_top1"), color=color, label=label, **dots(rows))
         axes.plot(epochs, column(rows, "train_top1"), color=color, linestyle=":", linewidth=1.2)
     if training.teacher and "teacher" not in curves:
-        axes.axhline(training.teacher.top1, color=COLORS["teacher"], linestyle="--", label="teacher, test")
+        axes.axhline(training.teacher.accuracy, color=COLORS["teacher"], linestyle="--", label="teacher, test")
     last = max((row["epoch"] for row in curves.get("student", ())), default=1.0)
     for (stage, top1), shape in zip(training.student.exits.items(), "D^vPX" * 9, strict=False):
         axes.plot(last, top1, shape, color=PAPER, markeredgecolor=INK, label=f"exit {stage}", clip_on=False)

@@ -33,13 +33,13 @@ def here(export: ExportReport | None, profiles: Sequence[ProfileReport]) -> list
     if not profiles:
         return []
     found = {profile.name: export.quality(profile.name) if export else None for profile in profiles}
-    top1 = {name: quality.top1 for name, quality in found.items() if quality}
+    top1 = {name: quality.accuracy for name, quality in found.items() if quality}
     return [Measured(HERE, profiles[0].device, profiles, top1)]
 
 
 def board(report: DeviceReport, profiles: Sequence[ProfileReport]) -> Measured:
     known = report.device.get("match", {})
-    top1 = {hop.name.removeprefix("engine-"): hop.quality.top1 for hop in report.hops}
+    top1 = {hop.name.removeprefix("engine-"): hop.quality.accuracy for hop in report.hops}
     problems = [f"{hop.name}: {text}" for hop in report.hops for text in (*hop.problems, *hop.notes)]
     name = known.get("board") or known.get("cpu") or report.backend
     return Measured(str(name), report.device, profiles, top1, [*problems, *gather_notes(profiles)])

@@ -130,7 +130,7 @@ def training_charts(data: ReportData) -> Iterator[Chart]:
 def tradeoff_charts(data: ReportData) -> Iterator[Chart]:
     from kdedge.report import charts
 
-    sizes = [charts.Point(role, net.weight_bytes, net.top1) for role, net in view.networks(data.training)]
+    sizes = [charts.Point(role, net.weight_bytes, net.accuracy) for role, net in view.networks(data.training)]
     times = []
     files = "All networks"
     if data.export:
@@ -138,12 +138,12 @@ def tradeoff_charts(data: ReportData) -> Iterator[Chart]:
         sizes = [point for point in sizes if point.label != "student"]
         for precision, file in data.export.onnx.items():
             quality = data.export.quality(precision)
-            sizes += [charts.Point(precision, file.bytes, quality.top1)] if quality else []
+            sizes += [charts.Point(precision, file.bytes, quality.accuracy)] if quality else []
         for profile in data.profiles:
             quality = data.export.quality(profile.name)
             latency = profile.latency
             times += (
-                [charts.Point(profile.name, latency.median, quality.top1, latency.median_interval)] if quality else []
+                [charts.Point(profile.name, latency.median, quality.accuracy, latency.median_interval)] if quality else []
             )
     yield Chart(
         "Accuracy against size",

@@ -66,17 +66,17 @@ def tiles(training: TrainingReport, export: ExportReport | None, profiles: Seque
     """The four numbers that a reader came for."""
     student = deployed(training, export)
     teacher, alone = training.teacher, training.baseline
-    gains = [f"{points(student.top1 - teacher.top1)} against the teacher"] if teacher else []
-    gains += [f"{points(student.top1 - alone.top1)} against labels alone"] if alone else []
-    gains += [f"{points(student.top1 - net.top1)} against {name}" for name, net in training.controls.items()]
-    yield Tile("Student top-1", percent(student.top1), tuple(gains))
+    gains = [f"{points(student.accuracy - teacher.accuracy)} against the teacher"] if teacher else []
+    gains += [f"{points(student.accuracy - alone.accuracy)} against labels alone"] if alone else []
+    gains += [f"{points(student.accuracy - net.accuracy)} against {name}" for name, net in training.controls.items()]
+    yield Tile("Student top-1", percent(student.accuracy), tuple(gains))
     less = f"{ratio(teacher.params, student.params)} fewer than the teacher's {many(teacher.params)}" if teacher else ""
     yield Tile("Parameters", many(student.params), (less, f"{many(student.macs)} MACs an image"))
     files = {name: file for name, file in export.onnx.items() if name in PRECISIONS} if export else {}
     if export and files:
         precision, file = min(files.items(), key=lambda item: item[1].bytes)
         quality = export.quality(precision)
-        notes = (precision, f"{percent(quality.top1)} top-1" if quality else "")
+        notes = (precision, f"{percent(quality.accuracy)} top-1" if quality else "")
         yield Tile("Smallest model", size(file.bytes), notes)
     measured = [profile for profile in profiles if profile.name in PRECISIONS]
     if measured:
@@ -91,8 +91,8 @@ def warnings(
     """What a reader must know before believing the numbers."""
     found = list(gate.warnings) if gate else []
     student, alone = deployed(training, export), training.baseline
-    if alone and student.top1 < alone.top1 and gate is None:
-        gain = points(student.top1 - alone.top1)
+    if alone and student.accuracy < alone.accuracy and gate is None:
+        gain = points(student.accuracy - alone.accuracy)
         found.append(f"the student is {gain} against the whole network trained on the labels alone")
     if export:
         found += [f"{hop.name}: {problem}" for hop in export.hops for problem in hop.problems] + export.warned()
@@ -137,8 +137,8 @@ def network_rows(training: TrainingReport) -> Rows:
         [
             role,
             " ".join([network.model, *(f"{key}={value}" for key, value in network.options.items())]),
-            percent(network.top1),
-            percent(network.validation_top1),
+            percent(network.accuracy),
+            percent(network.validation_accuracy),
             exits(network),
             many(network.params),
             many(network.macs),
@@ -172,7 +172,7 @@ def parity_rows(export: ExportReport) -> Rows:
             scientific(hop.max_error),
             scientific(hop.mean_error),
             percent(hop.agreement),
-            percent(hop.quality.top1),
+            percent(hop.quality.accuracy),
             percent(hop.quality.top5),
             percent(hop.quality.ece),
             "; ".join((*hop.problems, *hop.notes)) or "-",

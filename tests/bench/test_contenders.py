@@ -6,7 +6,8 @@ import pytest
 
 from kdedge.bench.contenders import LABELS, STANDARDIZED, contender, share_out, tuning
 from kdedge.core.errors import KdedgeError
-from kdedge.core.recipe import MethodUse, Recipe, Schedule
+from kdedge.core.recipe import Recipe
+from kdedge.core.training import MethodUse, Schedule
 
 OTHER = """\
 version: 1

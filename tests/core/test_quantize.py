@@ -7,7 +7,8 @@ import pytest
 
 from kdedge.core.errors import RecipeError
 from kdedge.core.load import load_recipe
-from kdedge.core.recipe import Phase, Quantize, Recipe
+from kdedge.core.recipe import Recipe
+from kdedge.core.training import Phase, Quantize
 
 RECIPE = """\
 version: 1

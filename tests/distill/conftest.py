@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdedge.core.recipe import Data, Normalize, Phase, Run
+from kdedge.core.recipe import Data, Normalize, Run
+from kdedge.core.training import Phase
 from kdedge.data.build import Dataset, ImageSet
 from kdedge.distill.job import Job
 from kdedge.distill.teachers import FrozenTeacher

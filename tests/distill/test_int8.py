@@ -11,7 +11,7 @@ from torch import nn
 from trainings import assert_same_weights, left, train_until, weights
 
 from kdedge.core.errors import MissingTool
-from kdedge.core.recipe import Quantize
+from kdedge.core.training import Quantize
 from kdedge.distill.int8 import FakeInt8, learned_ranges
 from kdedge.distill.job import Job, make_fabric
 from kdedge.distill.teachers import FrozenTeacher

@@ -11,7 +11,7 @@ import torch
 from fivelevels import FiveLevels, some_targets
 from pydantic import ValidationError
 
-from kdedge.core.recipe import MethodUse
+from kdedge.core.training import MethodUse
 from kdedge.distill.base import METHODS, Method, Network, Step, View
 from kdedge.distill.weights import check_terms
 from kdedge.models.features import FeatureTap

@@ -7,7 +7,7 @@ from fivelevels import FiveLevels
 from torch import Tensor, nn
 
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import MethodUse, Phase
+from kdedge.core.training import MethodUse, Phase
 from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Step
 from kdedge.distill.objective import Objective, build_methods
 from kdedge.models.features import feature_points

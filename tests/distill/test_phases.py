@@ -1,6 +1,6 @@
 import pytest
 
-from kdedge.core.recipe import Phase, Schedule
+from kdedge.core.training import Phase, Schedule
 from kdedge.distill.phases import learning_rate, schedule_factor
 
 

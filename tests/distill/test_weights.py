@@ -1,6 +1,6 @@
 import pytest
 
-from kdedge.core.recipe import MethodUse, Schedule
+from kdedge.core.training import MethodUse, Schedule
 from kdedge.distill.base import Term
 from kdedge.distill.weights import term_weight
 

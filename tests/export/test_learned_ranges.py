@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper, save
 from torch import nn
 
 from kdedge.core.deployment import Export, Quantization
-from kdedge.core.recipe import Quantize
 from kdedge.core.stats import output_error
+from kdedge.core.training import Quantize
 from kdedge.distill.int8 import FakeInt8, key, learned_ranges
 from kdedge.export.int8 import Calibrated
 from kdedge.export.onnx import load

@@ -45,7 +45,7 @@ def test_compare_measures_errors_relative_to_the_largest_reference_output() -> N
 def test_compare_says_which_limits_were_passed() -> None:
     """The first image changes its class and becomes wrong."""
     candidate = predictions((0, 1), (0, 4), (0, 4), (4, 0))
-    hop = compare("int8", candidate, REFERENCE, LABELS, Tolerance(max_error=0.5, agreement=0.999, top1_drop=0.01))
+    hop = compare("int8", candidate, REFERENCE, LABELS, Tolerance(max_error=0.5, agreement=0.999, accuracy_drop=0.01))
     assert hop.problems == [
         "outputs differ by 1 of the largest one, limit 0.5",
         "75 % of the images keep their class, limit 99.9 %",
@@ -55,13 +55,13 @@ def test_compare_says_which_limits_were_passed() -> None:
 
 def test_compare_allows_what_the_limits_do() -> None:
     candidate = predictions((0, 1), (0, 4), (0, 4), (4, 0))
-    hop = compare("int8", candidate, REFERENCE, LABELS, Tolerance(max_error=1, agreement=0.75, top1_drop=0.25))
+    hop = compare("int8", candidate, REFERENCE, LABELS, Tolerance(max_error=1, agreement=0.75, accuracy_drop=0.25))
     assert hop.problems == []
 
 
 def test_compare_counts_images_without_finite_outputs_as_wrong() -> None:
     candidate = predictions((np.nan, 0), (0, np.inf), (0, 4), (4, 0))
-    hop = compare("fp16", candidate, REFERENCE, LABELS, Tolerance(agreement=0.5, top1_drop=0.4))
+    hop = compare("fp16", candidate, REFERENCE, LABELS, Tolerance(agreement=0.5, accuracy_drop=0.4))
     assert (hop.quality.top1, hop.agreement, hop.max_error) == (0.5, 0.5, 0.0)
     assert hop.problems == [
         "2 of 4 images have outputs that are not finite (1 NaN, 1 Inf)",
@@ -151,7 +151,7 @@ def test_every_hop_to_the_engine_keeps_what_the_model_says(
     to_fp16(fp32, tmp_path / "fp16.onnx")
     to_int8(fp32, tmp_path / "int8.onnx", images, Export())
     limits, ort = Tolerances(), backend("ort")
-    int8 = Tolerance(max_error=0.05, agreement=0.9, top1_drop=0.1)
+    int8 = Tolerance(max_error=0.05, agreement=0.9, accuracy_drop=0.1)
     for name, path, limit in [
         ("fp32", fp32, limits.fp32),
         ("fp16", tmp_path / "fp16.onnx", limits.fp16),

@@ -8,14 +8,15 @@ import pytest
 from kdedge.core.correctness import correctness
 from kdedge.core.energy import Energy, Spread
 from kdedge.core.profiling import ProcessSample, ProfileReport
-from kdedge.core.report import ExitPoint, ExportedFile, ExportReport, Hop, Quality, TrainedModel, TrainingReport
+from kdedge.core.quality import Quality
+from kdedge.core.report import ExitPoint, ExportedFile, ExportReport, Hop, TrainedModel, TrainingReport
 from kdedge.core.stats import distribution
 from kdedge.gate.metrics import answers_of, built, collect, profiled
 
 
 def trained(top: float, params: int) -> TrainedModel:
     return TrainedModel(
-        model="m", params=params, macs=10 * params, weight_bytes=4 * params, input_shape=[1, 8, 8], top1=top
+        model="m", params=params, macs=10 * params, weight_bytes=4 * params, input_shape=[1, 8, 8], accuracy=top
     )
 
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from kdedge.core.boxes import BoxQuality
 from kdedge.core.errors import DataError
+from kdedge.core.quality import BoxQuality
 from kdedge.engine.boxes import Detections
 from kdedge.pipeline.boxes import box_quality
 

@@ -11,7 +11,7 @@ from mini import write_recipe
 from safetensors.torch import load_file
 
 from kdedge.core.load import load_recipe
-from kdedge.core.recipe import Phase
+from kdedge.core.training import Phase
 from kdedge.data.build import build_data
 from kdedge.distill.teachers import FrozenTeacher
 from kdedge.pipeline.distill import controlled, controls_of, labels_only

@@ -62,7 +62,7 @@ def test_preset_is_exported_instead_of_the_recipes_section(forkserver: Forkserve
 
 def test_layers_that_int8_ruins_are_left_in_float(forkserver: Forkserver, copied: Finished) -> None:
     rough = "{precisions: [fp32, int8], calibration: {images: 64, method: percentile, percentile: 95}, "
-    (copied.folder / "rough.yaml").write_text(rough + "tolerance: {int8: {top1_drop: 0.15}}}")
+    (copied.folder / "rough.yaml").write_text(rough + "tolerance: {int8: {accuracy_drop: 0.15}}}")
     code, process = forkserver.run(["export", "--preset", "rough.yaml"], copied.folder)
     assert code == 0, process.stderr
     found = copied.json("export.json")["sensitivity"]

@@ -31,7 +31,7 @@ export:
   precisions: [fp32, int8]
   calibration: {images: 64}
   quantization: {sensitivity: false}
-  tolerance: {int8: {top1_drop: null}}
+  tolerance: {int8: {accuracy_drop: null}}
 """
 
 

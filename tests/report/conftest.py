@@ -9,7 +9,8 @@ import pytest
 from closeups import layer_views, made_up_answers, orin, paired_gate, terms
 
 from kdedge.core.profiling import ProcessSample, ProfileReport
-from kdedge.core.report import Check, ExportedFile, ExportReport, GateResult, Hop, Quality, TrainedModel, TrainingReport
+from kdedge.core.quality import Quality
+from kdedge.core.report import Check, ExportedFile, ExportReport, GateResult, Hop, TrainedModel, TrainingReport
 from kdedge.core.stats import distribution
 from kdedge.report.html import ReportData
 
@@ -33,8 +34,8 @@ def network(model: str, params: int, top1: float, **more: Any) -> TrainedModel:
         macs=150 * params,
         weight_bytes=4 * params,
         input_shape=[3, 32, 32],
-        top1=top1,
-        validation_top1=top1 + 0.004,
+        accuracy=top1,
+        validation_accuracy=top1 + 0.004,
         **more,
     )
 

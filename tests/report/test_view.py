@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from kdedge.core.profiling import ProfileReport
-from kdedge.core.report import ExitPoint, ExportedFile, ExportReport, Hop, Quality, TrainedModel, TrainingReport
+from kdedge.core.quality import Quality
+from kdedge.core.report import ExitPoint, ExportedFile, ExportReport, Hop, TrainedModel, TrainingReport
 from kdedge.report.html import ReportData, render
 from kdedge.report.view import Tile, exits, network_rows, tiles, warnings
 
@@ -75,7 +76,7 @@ def test_controls_are_rows_gains_and_curves_of_their_own(run: Callable[..., Repo
 
 def test_network_rows_tell_the_exits_and_all_of_them_together() -> None:
     network = TrainedModel(
-        model="net", params=1, macs=1, weight_bytes=4, input_shape=[1, 8, 8], top1=0.5,
+        model="net", params=1, macs=1, weight_bytes=4, input_shape=[1, 8, 8], accuracy=0.5,
         exits={"stage1": 0.25, "stage2": 0.375}, ensemble=0.625,
     )  # fmt: skip
     assert exits(network) == "25.00 % / 37.50 %, 62.50 %"

@@ -8,8 +8,9 @@ from kdedge.core.device import DeviceReport
 from kdedge.core.footprint import Footprint, LayerBytes
 from kdedge.core.paired import AgainstReport, PairedTimes
 from kdedge.core.profiling import LayerCost, LayersReport, ProfileReport
+from kdedge.core.quality import Quality
 from kdedge.core.recipe import Normalize
-from kdedge.core.report import Check, GateResult, Hop, Quality
+from kdedge.core.report import Check, GateResult, Hop
 from kdedge.report.ablation import Ablation, AblationTeacher, Trained
 from kdedge.report.answers import Asked
 from kdedge.report.devices import Measured, board

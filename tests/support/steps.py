@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kdedge.core.recipe import MethodUse
+from kdedge.core.training import MethodUse
 from kdedge.distill.base import METHODS, Network, Step, View
 from kdedge.distill.weights import term_weight
 

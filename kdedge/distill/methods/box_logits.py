@@ -29,7 +29,7 @@ from pydantic import Field
 from torch import Tensor
 
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import Schedule
+from kdedge.core.training import Schedule
 from kdedge.distill.base import DETECTORS, METHODS, Method, MethodConfig, Network, Step, Term, needed
 from kdedge.distill.layout import Layout
 from kdedge.distill.methods.logits import check_classes

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from kdedge.core.recipe import Schedule
+from kdedge.core.training import Schedule
 from kdedge.distill.adapters import adapters
 from kdedge.distill.base import METHODS, Method, Network, Preset, Step, Term, needed
 from kdedge.distill.maps import pooled

@@ -20,7 +20,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kdedge.core.recipe import Schedule
+from kdedge.core.training import Schedule
 from kdedge.distill.base import METHODS, Method, Network, Preset, Step, Term
 from kdedge.distill.methods.logits import LogitsConfig, check_classes, compared_logits, kd_loss, other_classes
 

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from kdedge.core.recipe import Schedule
+from kdedge.core.training import Schedule
 from kdedge.distill.adapters import aligners
 from kdedge.distill.base import DETECTORS, METHODS, Method, MethodConfig, Network, Preset, Step, Term, needed
 from kdedge.distill.layout import COCO_PLACES, present

@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor
 
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import Schedule
+from kdedge.core.training import Schedule
 from kdedge.distill.adapters import adapters
 from kdedge.distill.base import DETECTORS, METHODS, Method, MethodConfig, Network, Preset, Step, Term, needed
 from kdedge.distill.layout import Layout, present

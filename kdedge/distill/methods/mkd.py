@@ -29,7 +29,7 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import Schedule
+from kdedge.core.training import Schedule
 from kdedge.distill.adapters import adapter
 from kdedge.distill.base import EITHER, METHODS, Method, Network, Step, Term, needed
 from kdedge.distill.methods.attention import attention_loss

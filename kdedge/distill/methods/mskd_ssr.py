@@ -32,7 +32,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import Schedule
+from kdedge.core.training import Schedule
 from kdedge.distill.base import METHODS, Method, Network, Step, Term, View, needed
 from kdedge.distill.maps import pooled
 from kdedge.distill.methods.ccskd import channel_loss, weighted_kd_loss

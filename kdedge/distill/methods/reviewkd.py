@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Size, Tensor, nn
 
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import Schedule
+from kdedge.core.training import Schedule
 from kdedge.distill.adapters import adapter
 from kdedge.distill.base import EITHER, METHODS, Method, MethodConfig, Network, Preset, Step, Term, needed
 from kdedge.distill.stages import Stages, pair_stages, side

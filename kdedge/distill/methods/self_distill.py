@@ -29,7 +29,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import Schedule
+from kdedge.core.training import Schedule
 from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Step, View
 from kdedge.distill.methods.logits import kd_loss
 from kdedge.distill.phases import schedule_factor

@@ -21,7 +21,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from kdedge.core.recipe import Schedule
+from kdedge.core.training import Schedule
 from kdedge.distill.adapters import adapters
 from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Step, Term, needed
 from kdedge.distill.maps import pooled

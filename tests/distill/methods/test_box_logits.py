@@ -6,7 +6,7 @@ from fivelevels import FiveLevels
 from gradient import assert_gradient
 
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import MethodUse
+from kdedge.core.training import MethodUse
 from kdedge.distill.base import Network, Step, View
 from kdedge.distill.layout import Layout, Level
 from kdedge.distill.methods.box_logits import (

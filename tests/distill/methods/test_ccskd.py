@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from steps import logit_step, preset_total, random_logits
 
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import MethodUse
+from kdedge.core.training import MethodUse
 from kdedge.distill.base import Network, View
 from kdedge.distill.methods.ccskd import Ccskd, CcskdConfig, answer_weights, channel_loss, weighted_kd_loss
 from kdedge.distill.weights import term_weight

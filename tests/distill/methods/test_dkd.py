@@ -7,7 +7,7 @@ from gradient import assert_gradient
 from steps import logit_step, preset_total, random_logits
 
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import MethodUse
+from kdedge.core.training import MethodUse
 from kdedge.distill.base import Network
 from kdedge.distill.methods.dkd import Dkd, nontarget_loss, target_loss
 from kdedge.distill.methods.logits import LogitsConfig, kd_loss

@@ -8,7 +8,7 @@ from gradient import assert_gradient
 from steps import logit_step, preset_total, random_logits
 
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import MethodUse
+from kdedge.core.training import MethodUse
 from kdedge.distill.base import Network, View
 from kdedge.distill.methods.dml import Dml, DmlConfig, mutual_loss
 from kdedge.distill.objective import build_methods

@@ -6,7 +6,7 @@ from fivelevels import CLASSES, NOTHING, detectors, targets
 from gradient import assert_gradient
 from pydantic import ValidationError
 
-from kdedge.core.recipe import MethodUse
+from kdedge.core.training import MethodUse
 from kdedge.distill.base import Step, View
 from kdedge.distill.methods.fgd import (
     Fgd,

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import MethodUse, TermUse
+from kdedge.core.training import MethodUse, TermUse
 from kdedge.distill.base import Network, Step, View
 from kdedge.distill.methods.mgd import Generator, Mgd, MgdConfig, mgd_loss, random_mask
 from kdedge.distill.objective import build_methods

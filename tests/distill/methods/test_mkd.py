@@ -5,7 +5,7 @@ from gradient import assert_gradient
 from torch import nn
 
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import MethodUse
+from kdedge.core.training import MethodUse
 from kdedge.distill.base import Network, Step, View
 from kdedge.distill.methods.attention import attention_loss
 from kdedge.distill.methods.box_logits import classification_loss

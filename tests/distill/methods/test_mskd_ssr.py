@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from steps import logit_step, random_logits
 
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import MethodUse
+from kdedge.core.training import MethodUse
 from kdedge.distill.base import Network, View
 from kdedge.distill.methods.mskd_ssr import MskdSsr, MskdSsrConfig, review_loss
 from kdedge.distill.methods.self_distill import SelfDistill, SelfDistillConfig

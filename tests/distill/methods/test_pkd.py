@@ -4,7 +4,7 @@ from fivelevels import SIDE, FiveLevels
 from gradient import assert_gradient
 from torch import nn
 
-from kdedge.core.recipe import MethodUse
+from kdedge.core.training import MethodUse
 from kdedge.distill.base import Network, Step, View
 from kdedge.distill.maps import resampled
 from kdedge.distill.methods.pkd import Pkd, PkdConfig

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from gradient import assert_gradient
 
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import MethodUse
+from kdedge.core.training import MethodUse
 from kdedge.distill.base import Network, Step, View
 from kdedge.distill.methods.reviewkd import Fusion, ReviewConfig, ReviewKD, context_loss
 from kdedge.distill.weights import term_weight

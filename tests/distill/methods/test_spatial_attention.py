@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from kdedge.core.errors import ModelError
-from kdedge.core.recipe import MethodUse
+from kdedge.core.training import MethodUse
 from kdedge.distill.base import Network, Step, View
 from kdedge.distill.methods.attention import attention_loss
 from kdedge.distill.methods.logits import kd_loss, standardized
