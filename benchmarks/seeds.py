@@ -33,9 +33,9 @@ def accuracies(recipe: str, seed: int, changes: list[str]) -> dict[str, float]:
     export = ExportReport.model_validate_json((project.run / EXPORT).read_text(encoding="utf-8"))
     int8 = export.quality("int8")
     found = {
-        "teacher": training.teacher and training.teacher.top1,
-        "student, labels only": training.baseline and training.baseline.top1,
-        "student": training.student.top1,
+        "teacher": training.teacher and training.teacher.accuracy,
+        "student, labels only": training.baseline and training.baseline.accuracy,
+        "student": training.student.accuracy,
         "student int8": int8 and int8.top1,
     }
     return {name: 100 * top1 for name, top1 in found.items() if top1 is not None}

@@ -138,7 +138,7 @@ def measure(cell: Cell, project: Project) -> dict[str, Any]:
         "params": student.params,
         "macs": student.macs,
         "training_params": student.extra_params,
-        "exits": {**student.exits, "deepest": student.top1, "ensemble": student.ensemble},
+        "exits": {**student.exits, "deepest": student.accuracy, "ensemble": student.ensemble},
         "seconds": sum(epochs),
         "fastest_epoch_seconds": min(epochs),
         "onnx": {"fp32": f"export/{fp32.name}", "int8": f"export/{int8.name}"},

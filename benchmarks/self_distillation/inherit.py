@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             *given.changes,
         ]
         report = trained(changes, given.runs.absolute())
-        found.setdefault(f"{conv}, {start}", []).append(report.student.top1)
+        found.setdefault(f"{conv}, {start}", []).append(report.student.accuracy)
     rows = [[*name.split(", "), spread(top1s)] for name, top1s in found.items()]
     write_json(given.results / "inherit.json", {"top1": found, "changes": given.changes, "environment": environment()})
     made = ", ".join(f"{key} {value}" for key, value in environment().items())

@@ -166,6 +166,15 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _losses_of_the_task(self) -> "Recipe":
+        other = "cross_entropy" if self.task == "detect" else "detection"
+        phases = [*self.phases, *(teacher.training for teacher in self.teachers if teacher.training)]
+        if any(getattr(phase, other) != Phase.model_fields[other].default for phase in phases):
+            mine = "detection" if self.task == "detect" else "cross_entropy"
+            raise ValueError(f"{other} of a phase counts for nothing under task: {self.task}; what counts is {mine}")
+        return self
+
+    @model_validator(mode="after")
     def _quantized_to_the_end(self) -> "Recipe":
         quantized = [phase.quantize is not None for phase in self.phases]
         if quantized != sorted(quantized):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kdedge.core.console import warn
 from kdedge.core.errors import DataError
+from kdedge.core.quality import Task
 from kdedge.core.recipe import Augment, Data, Normalize
 from kdedge.core.registry import Registry
 from kdedge.data.boxes import classes_of, fitted, scale_to_fit, show_image, strata, whole
@@ -166,6 +167,10 @@ class Dataset:
     """(C, H, W)."""
     faults: tuple[Fault, ...] = ()
 
+    @property
+    def task(self) -> Task:
+        return "detect" if isinstance(self.train, BoxSet | BoxFolder) else "classify"
+
 
 Reader = Callable[[Path, Data], Splits]
 """Reads a set from the file or folder where `locate` found it."""
@@ -290,5 +295,6 @@ def check_carved(spec: Data, train: Part, validation: Part, names: tuple[str, ..
     if len(absent):
         fix = "raise data.train_limit" if limit else "lower data.validation"
         raise DataError(f"{what} leaves none of class {names[absent[0]]!r} to train on", why, fix)
-    if not len(validation):
-        raise DataError(f"{what} leaves no validation image", why, "raise data.validation")
+    if not len(classes_of(validation.labels)):
+        objects = " with an object" if len(validation) else ""
+        raise DataError(f"{what} leaves no validation image{objects}", why, "raise data.validation")

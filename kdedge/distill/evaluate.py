@@ -9,9 +9,13 @@ from torch import Tensor, nn
 from kdedge.core.recipe import Normalize
 from kdedge.data.build import FolderSet, ImageSet
 from kdedge.data.loader import Normalizer, eval_batches
+from kdedge.distill.judge import ClassJudge, Judge
 
 BATCH, VALUES = 500, 2**23
 """Images at a time, at most; fewer of large ones, so that no more than this many pixel values are in a batch."""
+
+
+CLASSES = ClassJudge()
 
 
 def batch_size(images: ImageSet | FolderSet) -> int:
@@ -22,7 +26,7 @@ def batch_size(images: ImageSet | FolderSet) -> int:
 def answers(
     forward: Callable[[Tensor], Tensor], images: ImageSet | FolderSet, device: torch.device, workers: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Outputs (N, K) in float32 and labels (N,), both on the CPU, in the set's order."""
+    """What `forward` makes of all images in float32, and their labels, both on the CPU, in the set's order."""
     outputs, labels = [], []
     for batch in eval_batches(images, batch_size(images), device, workers).epoch(0):
         outputs.append(forward(batch.images).float().cpu())
@@ -31,14 +35,19 @@ def answers(
 
 
 def predict(
-    model: nn.Module, images: ImageSet | FolderSet, normalize: Normalize, device: torch.device, workers: int = 0
+    model: nn.Module,
+    images: ImageSet | FolderSet,
+    normalize: Normalize,
+    device: torch.device,
+    workers: int = 0,
+    judge: Judge = CLASSES,
 ) -> tuple[Tensor, Tensor]:
-    """Logits of a network in eval mode, and the labels; the network's mode is put back."""
+    """What the judge keeps of a network's answers in eval mode, and the labels; the network's mode is put back."""
     training = model.training
     model.eval()
     try:
         normalizer = Normalizer(normalize).to(device)
-        return answers(lambda pixels: model(normalizer(pixels)), images, device, workers)
+        return answers(lambda pixels: judge.read(model(normalizer(pixels)).float().cpu()), images, device, workers)
     finally:
         model.train(training)
 

@@ -1,7 +1,7 @@
 """One network to train: what it takes, where its results go, and the parts that are made from that."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lightning_fabric import Fabric
@@ -14,9 +14,12 @@ from kdedge.core.training import Phase
 from kdedge.data.build import Dataset
 from kdedge.distill.base import Method, Network
 from kdedge.distill.checkpoint import Checkpoint
+from kdedge.distill.judge import ClassJudge, Judge
+from kdedge.distill.layout import Layout
 from kdedge.distill.objective import Objective, build_methods
 from kdedge.distill.processes import parallel
 from kdedge.distill.teachers import FrozenTeacher, Keeper
+from kdedge.models.detector import Detector
 from kdedge.models.features import feature_points
 
 
@@ -40,6 +43,8 @@ class Job:
     """Where the phases stand in the recipe, for messages."""
     kept: tuple[Keeper | None, ...] = ()
     """For each teacher what it would answer, or None; nothing where all are to be asked."""
+    judge: Judge = field(default_factory=ClassJudge)
+    """Of the student, on the validation images."""
 
     @property
     def checkpoints(self) -> Path:
@@ -54,11 +59,13 @@ class Job:
         """The student and the teachers as methods know them."""
         shape, classes = self.dataset.image_shape, len(self.dataset.labels)
         images = int(self.dataset.train.indices.max()) + 1
-        student, *teachers = (
-            Network(feature_points(network, shape), classes, shape[1], images)
-            for network in (self.student, *(teacher.model for teacher in self.teachers))
-        )
-        return student, teachers
+
+        def known(network: nn.Module) -> Network:
+            points = feature_points(network, shape)
+            layout = Layout.of(network.decoding(), points) if isinstance(network, Detector) else None
+            return Network(points, classes, shape[1], images, layout)
+
+        return known(self.student), [known(teacher.model) for teacher in self.teachers]
 
     def methods(self, phase: Phase) -> dict[str, Method]:
         return build_methods(phase.methods, *self.networks(), len(self.peers))

@@ -20,13 +20,18 @@ class TermMeter:
     def __init__(self, reduce: Reduce = lambda tensor, _: tensor) -> None:
         self.reduce = reduce
         self.names: list[str] = []
+        self.counts = False
         self.steps = self.images = 0
         self._new: list[Tensor] = []
         self._sums = torch.zeros(())
 
-    def add(self, total: Tensor, terms: dict[str, Tensor], right: Tensor, images: int) -> None:
-        self.names = ["loss", *terms]
-        self._new.append(torch.stack([total, *terms.values(), right]).detach())
+    def add(self, total: Tensor, terms: dict[str, Tensor], right: Tensor | None, images: int) -> None:
+        """Args:
+        right: how many images were; None where there is nothing to count.
+        """
+        self.names, self.counts = ["loss", *terms], right is not None
+        count = torch.zeros_like(total) if right is None else right
+        self._new.append(torch.stack([total, *terms.values(), count]).detach())
         self.steps += 1
         self.images += images
 
@@ -48,8 +53,10 @@ class TermMeter:
             )
 
     def means(self) -> dict[str, float]:
-        """Over all that was checked; train_top1 is the share of right answers."""
-        means = self.reduce(self._sums[:-1] / self.steps, "mean").tolist()
+        """Over all that was checked; train_top1 is the share of right answers, where they are counted."""
+        means = dict(zip(self.names, self.reduce(self._sums[:-1] / self.steps, "mean").tolist(), strict=True))
+        if not self.counts:
+            return means
         seen = torch.full_like(self._sums[-1], self.images)
         right, images = self.reduce(torch.stack([self._sums[-1], seen]), "sum").tolist()
-        return dict(zip(self.names, means, strict=True)) | {"train_top1": right / images}
+        return means | {"train_top1": right / images}

@@ -1,4 +1,4 @@
-"""What one phase minimizes: the student's cross-entropy and the terms of its methods, weighed and named."""
+"""What one phase minimizes: the student's loss on the labels and the terms of its methods, weighed and named."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -18,6 +18,7 @@ from kdedge.distill.int8 import FakeInt8
 from kdedge.distill.phases import schedule_factor
 from kdedge.distill.teachers import Answer, mean_answer
 from kdedge.distill.weights import check_terms, counts, term_weight
+from kdedge.models.detector import Detector
 from kdedge.models.features import FeatureTap
 
 LABELS = "cross_entropy"
@@ -122,15 +123,22 @@ class Objective(nn.Module):
 
     def weights(self, terms: Iterable[str], progress: float) -> dict[str, float]:
         """What each term is multiplied by at this point of the phase."""
-        labels = self.phase.cross_entropy
-        found = {LABELS: labels.weight * schedule_factor(labels.schedule, progress)}
-        uses = {use.name: use for use in self.phase.methods}
+        uses, found = {use.name: use for use in self.phase.methods}, {}
         for term in terms:
-            if term != LABELS:
-                name = term.partition("/")[0]
+            name = term.partition("/")[0]
+            if name in uses:
                 own = cast(Method, self.methods[name]).terms
                 found[term] = term_weight(uses[name], own, term, progress)
+            else:
+                found[term] = self.label_weight(term, progress)
         return found
+
+    def label_weight(self, term: str, progress: float) -> float:
+        """Of a term that no method computes."""
+        phase = self.phase
+        weight: float = phase.cross_entropy.weight if term == LABELS else getattr(phase.detection, term)
+        schedule = phase.cross_entropy.schedule if term == LABELS else phase.detection.schedule
+        return weight * schedule_factor(schedule, progress)
 
     def forward(
         self,
@@ -140,14 +148,14 @@ class Objective(nn.Module):
         teachers: Sequence[Answer | None],
         epoch: int,
         progress: float,
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Total loss, its unweighted terms by name without gradients, and how many images the student got right."""
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
+        """Total loss, its unweighted terms by name without gradients, and how many images a classifier got right."""
         logits, terms = self.terms(images, labels, indices, teachers, epoch, progress)
         self.check_terms(terms)
         total = torch.zeros((), device=logits.device)
         for name, weight in self.weights(terms, progress).items():
             total = torch.add(total, terms[name], alpha=weight)
-        right = (logits.detach().argmax(1) == labels).sum()
+        right = (logits.detach().argmax(1) == labels).sum() if LABELS in terms else None
         return total, {name: term.detach() for name, term in terms.items()}, right
 
     def terms(
@@ -159,15 +167,21 @@ class Objective(nn.Module):
         epoch: int,
         progress: float,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The student's logits, and every term of the loss by its name, unweighted."""
+        """The student's outputs, and every term of the loss by its name, unweighted."""
         student = self.observe(images)
         peers = tuple(View(peer(images)) for peer in self.peers)
         step = Step(labels, indices, student, None, epoch, progress, peers)
-        smoothing = self.phase.cross_entropy.label_smoothing
-        terms = {LABELS: F.cross_entropy(student.logits.float(), labels, label_smoothing=smoothing)}
+        terms = self.label_terms(student.logits, labels)
         for name, method in self.methods.items():
             terms |= method(replace(step, teacher=self.heard(name, teachers)))
         return student.logits, terms
+
+    def label_terms(self, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """What the labels say: a classifier's cross-entropy, a detector's own losses."""
+        if isinstance(self.student, Detector):
+            return self.student.losses(outputs, labels)
+        smoothing = self.phase.cross_entropy.label_smoothing
+        return {LABELS: F.cross_entropy(outputs.float(), labels, label_smoothing=smoothing)}
 
     def observe(self, images: Tensor) -> View:
         """What the student makes of a batch."""

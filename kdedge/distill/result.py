@@ -26,7 +26,8 @@ RANGES = "int8.json"
 class Result:
     epochs: int
     seconds: float
-    validation_top1: float
+    validation_accuracy: float
+    """By the job's judge."""
     extra_params: int
     """Of the methods' own layers."""
     exits: dict[str, float] = field(default_factory=dict)
@@ -57,7 +58,7 @@ def take_result(job: Job, device: torch.device) -> Result:
     return Result(
         epochs=last.epoch,
         seconds=sum(row["seconds"] for row in rows),
-        validation_top1=rows[-1]["validation_top1"],
+        validation_accuracy=rows[-1][f"validation_{job.judge.measure.key}"],
         extra_params=sum(p.numel() for p in layers.parameters()),
         exits=exits,
         ensemble=ensemble,

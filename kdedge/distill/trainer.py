@@ -22,7 +22,7 @@ from kdedge.distill.checkpoint import (
     restore_random_state,
     save_checkpoint,
 )
-from kdedge.distill.evaluate import accuracy, predict
+from kdedge.distill.evaluate import predict
 from kdedge.distill.freeze import Frozen
 from kdedge.distill.int8 import FakeInt8
 from kdedge.distill.job import Job, cpu_threads, disk_need, make_fabric, make_optimizer
@@ -150,8 +150,9 @@ class PhaseRun:
                 began = time.perf_counter()
                 row = self.run_epoch(epoch, staff, bar)
                 if chief:
-                    row["validation_top1"] = self.validate()
-                    bar.note(**{name: row[name] for name in ("loss", "train_top1", "validation_top1")})
+                    validation = f"validation_{self.job.judge.measure.key}"
+                    row[validation] = self.validate()
+                    bar.note(**{name: row[name] for name in ("loss", "train_top1", validation) if name in row})
                     self.finish_epoch(row | {"seconds": time.perf_counter() - began})
                 self.fabric.barrier()
         if self.average:
@@ -198,7 +199,7 @@ class PhaseRun:
 
     def forward_backward(
         self, batch: Batch, staff: Staff, epoch: int, progress: float
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
         self.stepper.zero_grad()
         images = self.normalize(batch.images)
         if self.job.run.channels_last:
@@ -219,8 +220,10 @@ class PhaseRun:
 
     def validate(self) -> float:
         model = self.average.module.get_submodule("student") if self.average else self.objective.trained
-        data = self.job.dataset
-        return accuracy(*predict(model, data.validation, data.normalize, self.fabric.device, self.job.data.workers))
+        data, judge = self.job.dataset, self.job.judge
+        workers = self.job.data.workers
+        kept = predict(model, data.validation, data.normalize, self.fabric.device, workers, judge)
+        return judge.quality(*kept).accuracy
 
     def finish_epoch(self, row: Row) -> None:
         """Log the epoch, then keep all that the next one starts from."""

@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from kdedge.core import console
+from kdedge.core.quality import MEASURES
 from kdedge.core.recipe import Normalize, Recipe, Teacher
 from kdedge.core.report import TrainedModel, TrainingReport
 from kdedge.core.rundir import digest, write_json
-from kdedge.core.training import CrossEntropy, Phase
+from kdedge.core.training import CrossEntropy, Phase, Schedule
 from kdedge.data.build import Dataset, build_data
 from kdedge.distill.base import METHODS
-from kdedge.distill.evaluate import accuracy, predict
+from kdedge.distill.evaluate import predict
 from kdedge.distill.job import Job, cpu_threads, make_fabric
 from kdedge.distill.result import RANGES, Result
 from kdedge.distill.teachers import FrozenTeacher
@@ -22,6 +23,7 @@ from kdedge.distill.trainer import train
 from kdedge.export.parity import Predictions
 from kdedge.models.weights import save_weights
 from kdedge.pipeline.environment import environment
+from kdedge.pipeline.judges import judge_of
 from kdedge.pipeline.names import check_names, check_networks
 from kdedge.pipeline.networks import TeacherNet, build_peers, describe, obtain_teacher, start_student
 from kdedge.pipeline.project import TRAINING, Project, control_folder
@@ -42,6 +44,7 @@ def run(project: Project) -> list[str]:
     student = work.train_student()
     report = TrainingReport(
         recipe=recipe.name,
+        task=recipe.task,
         seed=recipe.seed,
         train_images=len(dataset.train),
         validation_images=len(dataset.validation),
@@ -71,12 +74,12 @@ class Distillation:
         self.peers: list[TrainedModel] = []
 
     def measure(self, name: str, network: nn.Module, normalize: Normalize) -> float:
-        """Top-1 on the test split; the predictions are kept."""
-        network.to(self.device)
-        logits, labels = predict(network, self.dataset.test, normalize, self.device, self.recipe.data.workers)
-        Predictions(np.arange(len(labels)), logits.numpy()).save(self.project.run / f"predictions/{name}.npz")
+        """Accuracy on the test split; the predictions are kept."""
+        judge, workers = judge_of(network, self.dataset), self.recipe.data.workers
+        kept, labels = predict(network.to(self.device), self.dataset.test, normalize, self.device, workers, judge)
+        Predictions(np.arange(len(labels)), kept.numpy()).save(self.project.run / f"predictions/{name}.npz")
         self.artifacts.append(f"predictions/{name}.npz")
-        return accuracy(logits, labels)
+        return judge.quality(kept, labels).accuracy
 
     def obtain_teachers(self) -> list[TrainedModel]:
         """Obtain every teacher and say how good it is, before anything learns from it."""
@@ -85,13 +88,14 @@ class Distillation:
     def obtain_teacher(self, number: int, teacher: Teacher) -> TrainedModel:
         name = f"teacher{number or ''}"
         found = obtain_teacher(self.project, teacher, self.dataset, f"teachers.{number}")
-        top1 = self.measure(name, found.network, found.normalize)
-        console.say(f"teacher {teacher.name}: {console.percent(top1)} top-1 on {len(self.dataset.test)} test images")
+        accuracy, measure = self.measure(name, found.network, found.normalize), MEASURES[self.recipe.task].label
+        tested = f"{len(self.dataset.test)} test images"
+        console.say(f"teacher {teacher.name}: {console.percent(accuracy)} {measure} on {tested}")
         self.teachers += (FrozenTeacher(found.network, found.normalize),)
         save_weights(found.network, self.project.run / f"{name}.safetensors")
         self.artifacts.append(f"{name}.safetensors")
         self.keep_log(name, found)
-        measured = {"top1": top1, "source": found.source, "seconds": found.seconds, "epochs": found.epochs}
+        measured = {"accuracy": accuracy, "source": found.source, "seconds": found.seconds, "epochs": found.epochs}
         return describe(teacher, found.network, self.dataset, **measured)
 
     def keep_log(self, name: str, found: TeacherNet) -> None:
@@ -135,18 +139,19 @@ class Distillation:
             digest(identity),
             () if alone else self.teachers,
             peers,
+            judge=judge_of(network, self.dataset),
         )
         result: Result = train(job)
         self.artifacts += [f"{name}/weights.safetensors", f"{name}/methods.safetensors", f"{name}/log.csv"]
         self.artifacts += [f"{name}/{RANGES}"] if phases[-1].quantize else []
         if name == "student":
             self.peers = [self.peer(number, peer) for number, peer in enumerate(peers)]
-        top1 = self.measure(name, network, self.dataset.normalize)
+        accuracy = self.measure(name, network, self.dataset.normalize)
         return describe(
             recipe.student,
             network,
             self.dataset,
-            accuracy=top1,
+            accuracy=accuracy,
             validation_accuracy=result.validation_accuracy,
             epochs=result.epochs,
             seconds=result.seconds,
@@ -157,15 +162,15 @@ class Distillation:
         )
 
     def peer(self, number: int, network: nn.Module) -> TrainedModel:
-        top1 = self.measure(f"peer{number}", network, self.dataset.normalize)
+        accuracy = self.measure(f"peer{number}", network, self.dataset.normalize)
         self.artifacts.append(f"student/peer{number}.safetensors")
-        return describe(self.recipe.peers[number], network, self.dataset, accuracy=top1, source="trained")
+        return describe(self.recipe.peers[number], network, self.dataset, accuracy=accuracy, source="trained")
 
 
 def labels_only(phase: Phase) -> Phase:
-    smoothing = phase.cross_entropy.label_smoothing
-    alone = {"methods": (), "freeze": (), "cross_entropy": CrossEntropy(label_smoothing=smoothing)}
-    return phase.model_copy(update=alone)
+    labels = CrossEntropy(label_smoothing=phase.cross_entropy.label_smoothing)
+    boxes = phase.detection.model_copy(update={"schedule": Schedule()})
+    return phase.model_copy(update={"methods": (), "freeze": (), "cross_entropy": labels, "detection": boxes})
 
 
 def controls_of(recipe: Recipe) -> list[str]:

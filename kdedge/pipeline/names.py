@@ -11,7 +11,7 @@ from kdedge.core.recipe import Recipe
 from kdedge.core.source import KeyPath, Problem, report_problems
 from kdedge.core.training import MethodUse
 from kdedge.data.build import DATASETS
-from kdedge.data.locate import layout_of
+from kdedge.data.locate import LAYOUTS, layout_of
 from kdedge.data.outline import outline, stand_in
 from kdedge.distill.base import METHODS
 from kdedge.distill.objective import listens_to
@@ -33,7 +33,7 @@ def check_names(project: Project) -> None:
     ]
     for path, model in networks(recipe).items():
         if ":" not in model.name:  # torchvision's and timm's are looked up where they are built
-            looked_up.append(((*path, "name"), lambda name=model.name: own_builder(name)))  # type: ignore[misc]
+            looked_up.append(((*path, "name"), lambda name=model.name: own_builder(name, recipe.task)))  # type: ignore[misc]
     problems = [found for path, look_up in looked_up if (found := attempt(project, path, look_up))]
     for lesson in lessons(recipe):
         problems += check_methods(project, lesson)
@@ -46,8 +46,13 @@ def check_names(project: Project) -> None:
 def check_data(recipe: Recipe) -> None:
     """Raises KdedgeError for a data set that does not exist, or is not of the recipe's task."""
     DATASETS.get(recipe.data.name)
-    if recipe.task == "classify" and layout_of(recipe.data.name).boxes:
-        raise KdedgeError(f"data set {recipe.data.name!r} has boxes", "task: classify is for one label an image")
+    boxes = layout_of(recipe.data.name).boxes
+    if recipe.task == "classify" and boxes:
+        why = "task: classify is for one label an image"
+        raise KdedgeError(f"data set {recipe.data.name!r} has boxes", why, "task: detect")
+    if recipe.task == "detect" and not boxes:
+        able = ", ".join(name for name, layout in LAYOUTS.items() if layout.boxes)
+        raise KdedgeError(f"data set {recipe.data.name!r} has no boxes", f"task: detect is for {able}")
 
 
 def check_methods(project: Project, lesson: Lesson) -> Iterator[Problem]:

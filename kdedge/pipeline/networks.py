@@ -27,6 +27,7 @@ from kdedge.models.lighten import Rewritten, lighten
 from kdedge.models.weights import load_weights
 from kdedge.models.zoo import build_model
 from kdedge.pipeline.arrays import spread
+from kdedge.pipeline.judges import judge_of
 from kdedge.pipeline.places import teachers_of
 from kdedge.pipeline.project import Project, code_hashes, plain, training_sections
 
@@ -43,7 +44,7 @@ def build(model: Model, dataset: Dataset, seed: int) -> nn.Module:
 def build_and_lighten(model: Model, dataset: Dataset, seed: int) -> tuple[nn.Module, list[Rewritten]]:
     """A network, and what of it was rewritten."""
     torch.manual_seed(seed)
-    network = build_model(model.name, model.options, len(dataset.labels), dataset.image_shape)
+    network = build_model(model.name, model.options, len(dataset.labels), dataset.image_shape, dataset.task)
     how = model.lighten
     return network, lighten(network, dataset.image_shape, **how.rewriting()) if how else []
 
@@ -152,7 +153,7 @@ def train_teacher(project: Project, teacher: Teacher, network: nn.Module, datase
         job = Job(
             f"teacher {teacher.name}", network, dataset, recipe.data, (teacher.training,), recipe.run, recipe.seed,
             cache.path, key, tuple(FrozenTeacher(net.network, net.normalize) for net in whom),
-            setting=f"{place}.training",
+            setting=f"{place}.training", judge=judge_of(network, dataset),
         )  # fmt: skip
         train(job)
         cache.record("train", key, [WEIGHTS, LOG])

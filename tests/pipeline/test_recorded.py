@@ -40,7 +40,7 @@ def test_answers_are_those_of_the_engines_on_the_same_images(opened: Records) ->
     for precision in ("fp32", "int8"):
         right = (said(found.deployed[f"engine-{precision}"]) == found.labels).mean()
         assert right == pytest.approx(export.quality(precision).top1)
-    assert (said(found.others["teacher"]) == found.labels).mean() == pytest.approx(training.teacher.top1)
+    assert (said(found.others["teacher"]) == found.labels).mean() == pytest.approx(training.teacher.accuracy)
     grey = 255 * (found.images * np.array(found.normalize.std)[0] + found.normalize.mean[0])
     assert (grey.min(), grey.max()) == pytest.approx((0, 255), abs=1e-3)  # digits are 0..16, scaled to 0..255
 
