@@ -30,6 +30,7 @@ class Picture(Part):
 
 class DetectReport(Record):
     model: str
+    """Its file; of a run's, after the name of the run."""
     model_sha256: str
     score: float
     """Above which boxes are told."""

@@ -42,11 +42,16 @@ class Tolerance(Section):
     """What a hop may lose against the hop it came from; a limit that is not given is not checked."""
 
     max_error: float | None = Field(None, ge=0)
-    """Largest absolute difference of any output, relative to the largest absolute reference output."""
+    """Largest absolute difference of any output, relative to the largest absolute reference output (classifiers)."""
     agreement: Fraction | None = None
-    """Least share of images with the same top-1 class."""
+    """Least share of images with the same top-1 class; for detectors of the boxes that either hop is sure of, which
+    the other must have, too: of the same class, with an IoU of 0.5."""
     accuracy_drop: Fraction | None = None
-    """Largest loss of top-1 accuracy, as a fraction."""
+    """Largest loss of top-1 accuracy or mAP, as a fraction."""
+    least_iou: Fraction | None = None
+    """Least IoU of such a box with the other hop's (detectors)."""
+    score_error: Fraction | None = None
+    """Largest difference of their scores (detectors)."""
 
 
 class Int8Tolerance(Tolerance):
@@ -56,7 +61,7 @@ class Int8Tolerance(Tolerance):
 
 
 class Tolerances(Section):
-    fp32: Tolerance = Tolerance(max_error=1e-3, agreement=0.999)
+    fp32: Tolerance = Tolerance(max_error=1e-3, agreement=0.999, least_iou=0.99, score_error=1e-3)
     fp16: Tolerance = Tolerance(agreement=0.99, accuracy_drop=0.005)
     int8: Int8Tolerance = Int8Tolerance(accuracy_drop=0.02)
 

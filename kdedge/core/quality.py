@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from kdedge.core.record import Record
+from kdedge.core.record import Part, Record
 
 Task = Literal["classify", "detect"]
 
@@ -61,3 +61,20 @@ class BoxQuality(Record):
     @property
     def accuracy(self) -> float:
         return self.mean_ap
+
+    @property
+    def by_size(self) -> dict[str, float | None]:
+        return {"small": self.small, "medium": self.medium, "large": self.large}
+
+
+class BoxAgreement(Part):
+    """How the boxes of two hops that either is sure of differ from the other's, which need not be sure of them."""
+
+    score: float
+    """From which a hop is sure of a box."""
+    boxes: int
+    """How many such boxes there are, of the two hops together."""
+    least_iou: float | None = None
+    """Of those that the other hop has, too; None where it has none of them, as is the next."""
+    score_error: float | None = None
+    """Largest difference of their scores."""

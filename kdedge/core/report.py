@@ -6,7 +6,7 @@ from pydantic import AliasChoices, Field
 
 from kdedge.core.correctness import Correctness
 from kdedge.core.precision import Fragility, Layout
-from kdedge.core.quality import MEASURES, BoxQuality, Measure, Quality, Task
+from kdedge.core.quality import MEASURES, BoxAgreement, BoxQuality, Measure, Quality, Task
 from kdedge.core.record import Record
 
 
@@ -83,9 +83,11 @@ class Hop(Record):
     """Mean absolute difference, relative in the same way."""
     agreement: float | None = None
     """Share of the images with the same top-1 class; of boxes, of those that either hop is sure of."""
+    boxes: BoxAgreement | None = None
+    """None for classifiers, and where there is no hop before."""
     quality: Quality | BoxQuality
     correctness: Correctness | None = None
-    """None in records of before it was kept."""
+    """None for detectors, and in records of before it was kept."""
     problems: list[str] = Field([])
     """Tolerances that were exceeded."""
     notes: list[str] = Field([])

@@ -70,10 +70,13 @@ class DetectionLoss(Section):
 
 
 class Optimizer(Section):
-    """SGD and its learning rate over the phase."""
+    """SGD or AdamW, and its learning rate over the phase."""
 
+    name: Literal["sgd", "adamw"] = "sgd"
+    """adamw is for what starts from scratch with few images, such as a detector; it wants an lr of about 0.001."""
     lr: float = Field(0.1, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
+    """Of AdamW its first beta; the second is 0.999."""
     nesterov: bool = False
     weight_decay: float = Field(5e-4, ge=0)
     schedule: Literal["cosine", "step", "constant"] = "cosine"
@@ -83,6 +86,16 @@ class Optimizer(Section):
     clip_norm: float | None = Field(None, gt=0)
     scale_lr: bool = False
     """Multiply lr by (batch x devices) / 128."""
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_unused(self, dump(self), ("name",))
+
+    @model_validator(mode="after")
+    def _nesterov_of_sgd(self) -> "Optimizer":
+        if self.nesterov and self.name != "sgd":
+            raise ValueError(f"nesterov is a form of sgd, and the optimizer is {self.name}")
+        return self
 
 
 class Quantize(Section):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lightning_fabric import Fabric
 from torch import nn
-from torch.optim import SGD
+from torch.optim import SGD, AdamW
 
 from kdedge.core.errors import ModelError
 from kdedge.core.recipe import Data, Run
@@ -81,19 +81,15 @@ def make_fabric(run: Run) -> Fabric:
     return Fabric(accelerator=run.accelerator, devices=run.devices, precision=run.precision, strategy=strategy)
 
 
-def make_optimizer(objective: Objective, phase: Phase, run: Run) -> SGD:
+def make_optimizer(objective: Objective, phase: Phase, run: Run) -> SGD | AdamW:
     o = phase.optimizer
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     if not parameters:
         raise ModelError("nothing trains", "the student is frozen, and no method has layers of its own", "freeze less")
-    return SGD(
-        parameters,
-        lr=o.lr,
-        momentum=o.momentum,
-        nesterov=o.nesterov,
-        weight_decay=o.weight_decay,
-        fused=run.precision != "16-mixed",  # gradient scaling with clipping needs the unfused step
-    )
+    fused = run.precision != "16-mixed"  # gradient scaling with clipping needs the unfused step
+    if o.name == "adamw":
+        return AdamW(parameters, lr=o.lr, betas=(o.momentum, 0.999), weight_decay=o.weight_decay, fused=fused)
+    return SGD(parameters, lr=o.lr, momentum=o.momentum, nesterov=o.nesterov, weight_decay=o.weight_decay, fused=fused)
 
 
 def disk_need(job: Job) -> int:

@@ -70,8 +70,8 @@ def test_objective_cross_entropy_of_an_undecided_student_is_the_logarithm_of_the
 def test_objective_weights_follow_their_schedules(small: Callable[[], nn.Module]) -> None:
     two = {"name": "two", "weight": 4, "schedule": {"start": 0.5}}
     one = objective(small, cross_entropy={"schedule": {"end": 0.5, "warmup": 0.5}}, methods=[two])
-    assert one.weights(["two/own"], 0.25) == {"cross_entropy": 0.5, "two/own": 0}
-    assert one.weights(["two/own"], 0.75) == {"cross_entropy": 0, "two/own": 4}
+    assert one.weights(["cross_entropy", "two/own"], 0.25) == {"cross_entropy": 0.5, "two/own": 0}
+    assert one.weights(["cross_entropy", "two/own"], 0.75) == {"cross_entropy": 0, "two/own": 4}
 
 
 def test_objective_term_has_its_own_weight_and_schedule_times_the_methods(small: Callable[[], nn.Module]) -> None:

@@ -39,14 +39,14 @@ def fcos(
 ) -> Detector:
     """A level takes the objects that reach 4 to 8 strides from a cell; the first and the last the rest."""
     side = side_of("fcos", image_shape)
-    body, indices, points = pyramid(backbone, channels, levels, p6)
+    body, indices, points, classifier = pyramid(backbone, channels, levels, p6)
     normalize = norm_layer(norm, channels) or without_norm
     head = FCOSHead(channels, 1, classes, num_convs=0)
     head.classification_head = FCOSClassificationHead(channels, 1, classes, norm_layer=normalize)
     head.regression_head = FCOSRegressionHead(channels, 1, norm_layer=normalize)
     cells = AnchorGenerator(tuple((2**level,) for level in indices), ((1.0,),) * len(indices))
     network = FCOSDetector(body, classes, anchor_generator=cells, head=head)
-    network.describe(classes, side, indices, points)
+    network.describe(classes, side, indices, points, classifier)
     return network
 
 

@@ -4,7 +4,7 @@ T.-Y. Lin et al.: "Feature Pyramid Networks for Object Detection", CVPR 2017, ar
 """
 
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from torch import nn
@@ -26,10 +26,11 @@ GROUPS = 32
 
 def pyramid(
     backbone: Backbone, channels: int, levels: Levels, p6: Source
-) -> tuple[nn.Module, tuple[int, ...], dict[str, FeaturePoint]]:
-    """The backbone and the pyramid on it, the levels of its maps, and its feature points."""
+) -> tuple[nn.Module, tuple[int, ...], dict[str, FeaturePoint], nn.Module]:
+    """The backbone and the pyramid on it, the levels of its maps, its feature points, and whose the backbone was."""
     first, last = int(levels[1]), int(levels[-1])
-    body, stages = trunk(backbone)
+    classifier = models.get_model(backbone, weights=None)
+    body, stages = trunk(backbone, classifier)
     merged = stages[first - 2 :]
     source = channels if p6 == "p5" else stages[-1][1]
     network = BackboneWithFPN(
@@ -47,15 +48,14 @@ def pyramid(
     for level in range(first, last + 1):
         module = f"layer_blocks.{level - first}" if level <= 5 else f"extra_blocks.p{level}"
         points[f"p{level}"] = FeaturePoint(f"backbone.fpn.{module}", channels, 2**level)
-    return network, tuple(range(first, last + 1)), points
+    return network, tuple(range(first, last + 1)), points, classifier
 
 
-def trunk(backbone: Backbone) -> tuple[nn.Module, list[tuple[str, int]]]:
+def trunk(backbone: Backbone, classifier: Any) -> tuple[nn.Module, list[tuple[str, int]]]:
     """A classifier without its head, and the last module of each stride from 4 to 32 with its channels."""
-    network = models.get_model(backbone, weights=None)
     if backbone.startswith("resnet"):
-        return network, [(f"layer{n}", network.inplanes >> (STAGES - n)) for n in range(1, STAGES + 1)]
-    blocks = network.features
+        return classifier, [(f"layer{n}", classifier.inplanes >> (STAGES - n)) for n in range(1, STAGES + 1)]
+    blocks = classifier.features
     ends = [n - 1 for n, block in enumerate(blocks) if getattr(block, "_is_cn", False)] + [len(blocks) - 1]
     return blocks, [(str(n), blocks[n].out_channels) for n in ends[-STAGES:]]
 

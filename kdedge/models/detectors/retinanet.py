@@ -22,6 +22,8 @@ OLD_HEAD = r"^(head\.\w+_head\.conv)\.(\d+)\.(weight|bias)$"
 SIZES, SHAPES = 3, (0.5, 1.0, 2.0)
 REFERENCE = 800
 """Pixels a side of the images that the published anchors are meant for."""
+LEAST_SCALE = 0.4
+"""Smaller anchors lie so far apart, for the strides stay, that half of the boxes overlap none by half."""
 
 
 class RetinaNetDetector(Detector, RetinaNet):  # type: ignore[misc]
@@ -47,14 +49,15 @@ def retinanet(
     box_loss: Literal["l1", "smooth_l1", "giou", "diou", "ciou"] = "l1",
     anchor_scale: Scale | None = None,
 ) -> Detector:
-    """Without `anchor_scale`, anchors keep their share of the image: their published sizes times side / 800."""
+    """Without `anchor_scale`, anchors keep their share of the image, their published sizes times side / 800, as far
+    down as images of 320 pixels; below they stay as they are there."""
     side = side_of("retinanet", image_shape)
-    body, indices, points = pyramid(backbone, channels, levels, p6)
-    anchors = anchors_for(indices, side / REFERENCE if anchor_scale is None else anchor_scale)
+    body, indices, points, classifier = pyramid(backbone, channels, levels, p6)
+    anchors = anchors_for(indices, max(LEAST_SCALE, side / REFERENCE) if anchor_scale is None else anchor_scale)
     head = RetinaNetHead(channels, anchors.num_anchors_per_location()[0], classes, norm_layer(norm, channels))
     head.regression_head._loss_type = box_loss  # as torchvision's second version sets it
     network = RetinaNetDetector(body, classes, anchor_generator=anchors, head=head)
-    network.describe(classes, side, indices, points)
+    network.describe(classes, side, indices, points, classifier)
     return network
 
 

@@ -67,7 +67,9 @@ def ssdlite(
         raise ModelError(f"ssdlite: min_ratio {min_ratio}, max_ratio {max_ratio}", "boxes grow from map to map")
     side = side_of("ssdlite", image_shape)
     normalize = partial(nn.BatchNorm2d, eps=0.001, momentum=0.03)
-    body = extractor(backbone, width, reduced_tail, normalize)
+    taken = {"weights": None, "norm_layer": normalize, "width_mult": width, "reduced_tail": reduced_tail}
+    classifier = models.get_model(backbone, **taken)
+    body = extractor(classifier.features, width, normalize)
     channels = retrieve_out_channels(body, (side, side))
     boxes = DefaultBoxGenerator([[2, 3] for _ in channels], min_ratio=min_ratio, max_ratio=max_ratio)
     head = SSDLiteHead(channels, boxes.num_anchors_per_location(), classes + 1, normalize)
@@ -76,14 +78,12 @@ def ssdlite(
         f"p{level}": FeaturePoint(f"backbone.{module}", count, 2**level)
         for level, module, count in zip(LEVELS, MODULES, channels, strict=True)
     }
-    network.describe(classes, side, LEVELS, points)
+    network.describe(classes, side, LEVELS, points, classifier)
     return network
 
 
-def extractor(backbone: str, width: float, reduced_tail: bool, normalize: partial[nn.BatchNorm2d]) -> nn.Module:
+def extractor(blocks: nn.Sequential, width: float, normalize: partial[nn.BatchNorm2d]) -> nn.Module:
     """The maps of strides 16 and 32 of a MobileNet, and four more."""
-    options = {"weights": None, "norm_layer": normalize, "width_mult": width, "reduced_tail": reduced_tail}
-    blocks = models.get_model(backbone, **options).features
     for module in blocks.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, std=INITIAL_STD)
