@@ -46,9 +46,24 @@ class Detector(nn.Module):
     levels: tuple[int, ...]
     """Of the maps looked at, largest first: maps of level l have stride 2 ** l."""
     feature_points: dict[str, FeaturePoint]
+    classifier_names: dict[str, str | None]
+    """What the tensors of the classifier that the backbone was taken from are called here; None of its head's."""
 
-    def describe(self, classes: int, image_size: int, levels: tuple[int, ...], points: dict[str, FeaturePoint]) -> None:
+    def describe(
+        self,
+        classes: int,
+        image_size: int,
+        levels: tuple[int, ...],
+        points: dict[str, FeaturePoint],
+        classifier: nn.Module | None = None,
+    ) -> None:
+        """Args:
+        classifier: whose modules the backbone is made of.
+        """
         self.classes, self.image_size, self.levels, self.feature_points = classes, image_size, levels, points
+        own = {id(tensor): name for name, tensor in self.state_dict(keep_vars=True).items()}
+        theirs = classifier.state_dict(keep_vars=True) if classifier else {}
+        self.classifier_names = {name: own.get(id(tensor)) for name, tensor in theirs.items()}
         del self.transform  # images come resized and normalized
 
     @property

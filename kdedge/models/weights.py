@@ -38,7 +38,44 @@ def load_weights(model: nn.Module, path: Path) -> None:
     state = without_prefixes(state_dict_in(read(path), path))
     if isinstance(model, Detector):
         state = model.renamed(state)
-    wanted = model.state_dict()
+    if unlike := differences(state, model.state_dict()):
+        raise ModelError(
+            f"{path} does not fit {type(model).__name__}",
+            f"its tensors differ from the network's{unlike}",
+            "check the model's name and options (shortcut, width, conv, ...) and the number of classes",
+        )
+    model.load_state_dict(state, strict=False)  # only BN's step counters, which old files lack, may stay as they are
+
+
+def load_backbone(detector: nn.Module, path: Path) -> None:
+    """Load a trained classifier, read as `load_weights` reads, into the backbone of a detector; its head is left out.
+
+    The detector is not lightened yet: lightening gives fresh weights to what it rewrites, and keeps the rest.
+
+    Raises:
+        ModelError: no backbone taken from a classifier, the file cannot be read, or with the tensors of the classifier
+            that are missing, unexpected or of another shape.
+    """
+    names = detector.classifier_names if isinstance(detector, Detector) else {}
+    if not names:
+        why = "only a detector made of one of torchvision's classifiers has a backbone to load"
+        raise ModelError(f"{path} for {type(detector).__name__}", why, "kdedge models   (lists detectors)")
+    own, places = detector.state_dict(), {name: place for name, place in names.items() if place}
+    wanted = {name: own[place] for name, place in places.items()}
+    head = {name.partition(".")[0] for name in names} - {name.partition(".")[0] for name in places}
+    state = without_prefixes(state_dict_in(read(path), path))
+    state = {name: tensor for name, tensor in state.items() if name.partition(".")[0] not in head}
+    if unlike := differences(state, wanted):
+        raise ModelError(
+            f"{path} does not fit the backbone of {type(detector).__name__}",
+            f"its tensors differ from those of the classifier it was taken from{unlike}",
+            "check the detector's options (backbone; of ssdlite reduced_tail: false, width: 1)",
+        )
+    detector.load_state_dict({places[name]: tensor for name, tensor in state.items()}, strict=False)
+
+
+def differences(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
+    """What keeps tensors from taking the place of others, a line each; BN's step counters may be missing."""
     complaints = [
         listed("missing", [name for name in wanted if name not in state and not name.endswith(".num_batches_tracked")]),
         listed("unexpected", [name for name in state if name not in wanted]),
@@ -51,13 +88,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
             ],
         ),
     ]
-    if any(complaints):
-        raise ModelError(
-            f"{path} does not fit {type(model).__name__}",
-            "its tensors differ from the network's\n  " + "\n  ".join(filter(None, complaints)),
-            "check the model's name and options (shortcut, width, conv, ...) and the number of classes",
-        )
-    model.load_state_dict(state, strict=False)  # only BN's step counters, which old files lack, may stay as they are
+    return "".join(f"\n  {complaint}" for complaint in complaints if complaint)
 
 
 def read(path: Path) -> Any:

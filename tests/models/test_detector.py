@@ -104,7 +104,7 @@ def test_anchors_are_those_of_torchvision_on_the_real_maps(name, size):
         "ssdlite": DefaultBoxGenerator([[2, 3] for _ in range(6)], min_ratio=0.2, max_ratio=0.95),
     }[name]
     if name == "retinanet":
-        theirs.cell_anchors = [cell * (size / 800) for cell in theirs.cell_anchors]
+        theirs.cell_anchors = [cell * 0.4 for cell in theirs.cell_anchors]
     expected = theirs(ImageList(torch.zeros(2, 3, size, size), [(size, size)] * 2), maps)[1]
 
     torch.testing.assert_close(network.anchors(), expected)
@@ -122,11 +122,12 @@ def test_retinanet_has_its_published_anchors_at_scale_1():
     assert cells[4][4] == [-322, -322, 322, 322]  # 645 / 2, rounded to even
 
 
-def test_retinanet_anchors_keep_their_share_of_the_image():
-    small, large = (rebuilt(detector("retinanet", size).decoding())[4] for size in (80, 160))
+def test_retinanet_anchors_keep_their_share_of_the_image_down_to_320_pixels():
+    small, medium, large = (rebuilt(detector("retinanet", size).decoding())[4] for size in (160, 320, 640))
 
-    assert small.tolist() == pytest.approx([-2, -2, 2, 2])  # 20 * 80 / 800
-    assert large.tolist() == pytest.approx([-4, -4, 4, 4])
+    assert small.tolist() == pytest.approx([-8, -8, 8, 8])  # as with 320
+    assert medium.tolist() == pytest.approx([-8, -8, 8, 8])  # 20 * 320 / 800
+    assert large.tolist() == pytest.approx([-16, -16, 16, 16])
 
 
 def test_ssdlite_boxes_take_the_shares_of_the_image_that_are_asked_for():
