@@ -18,12 +18,17 @@ LESSONS = {
 }
 
 
+def known(data):
+    """As the set is published; of detectors one size is as good as another, and a small one quick."""
+    layout = LAYOUTS[data.name]
+    return Outline(20, (3, 96, 96)) if layout.boxes else Outline(layout.classes, layout.shape)
+
+
 @pytest.mark.parametrize(("recipe", "lesson"), LESSONS.values(), ids=LESSONS)
 def test_phase_of_a_recipe_takes_a_step_without_touching_its_teachers(recipe, lesson, monkeypatch):
     steps = []
     monkeypatch.setattr(trial, "PhaseRun", lambda *parts: steps.append(PhaseRun(*parts)) or steps[-1])
-    layout = LAYOUTS[recipe.data.name]
-    trial.try_lesson(recipe, lesson, stand_in(recipe.data, Outline(layout.classes, layout.shape), trial.TRIAL_IMAGES))
+    trial.try_lesson(recipe, lesson, stand_in(recipe.data, known(recipe.data), trial.TRIAL_IMAGES))
     (phase,) = steps
     trained = [p for p in phase.objective.parameters() if p.requires_grad]
     assert all(p.grad.isfinite().all() for p in trained if p.grad is not None)
