@@ -1,6 +1,7 @@
 """The command line: what a person or a script sees of it."""
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -171,6 +172,8 @@ def test_ls_names_everything_that_ships_with_what_it_is_for(forkserver: Forkserv
     for name in (*shipped("recipes"), *shipped("export")):
         assert name in process.stdout
     assert "scikit-learn's 8x8 digits" in process.stdout
+    lines = [line.split() for line in process.stdout.splitlines() if re.search("│ (quickstart|mkd_ssdlite) ", line)]
+    assert {line[1]: line[3] for line in lines} == {"quickstart": "classify", "mkd_ssdlite": "detect"}
 
 
 def test_cp_copies_what_ships_and_never_overwrites(forkserver: Forkserver, tmp_path: Path) -> None:
@@ -264,6 +267,14 @@ def test_methods_shows_options_and_source(forkserver: Forkserver, tmp_path: Path
     assert "arXiv:1503.02531" in process.stdout
     for text in ("temperature", "4.0", "standardize"):
         assert text in process.stdout
+
+
+def test_preset_for_detectors_is_pasted_without_what_classifiers_learn_labels_by(
+    forkserver: Forkserver, tmp_path: Path
+) -> None:
+    presets = {name: answer(forkserver, tmp_path, "methods", name)["presets"] for name in ("fgd", "logits")}
+    assert "cross_entropy" not in presets["fgd"]["retinanet"]
+    assert all("cross_entropy" in phase for phase in presets["logits"].values())
 
 
 def test_methods_says_what_each_is_for(forkserver: Forkserver, tmp_path: Path) -> None:

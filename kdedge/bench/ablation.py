@@ -1,4 +1,7 @@
-"""Each term of a recipe's loss added and left out, at one budget: what it is worth, over several seeds."""
+"""Each term of a recipe's loss added and left out, at one budget: what it is worth, over several seeds.
+
+Other methods may stand beside them, to be held against the whole.
+"""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from kdedge.bench.cells import CellResult, TeacherResult
-from kdedge.bench.contenders import LABELS, Contender, share_out
+from kdedge.bench.contenders import LABELS, Contender, contender, share_out
 from kdedge.bench.grid import Grid
 from kdedge.bench.terms import By, Part, find_parts, is_preparation, without
 from kdedge.core import console
@@ -42,6 +45,8 @@ class Asked:
     changes: Sequence[str] = ()
     jobs: int = 1
     out: Path | None = None
+    beside: Sequence[str] = ()
+    """Methods and recipes to hold the terms against, as `kdedge bench methods` names them."""
 
     @property
     def keeps(self) -> bool:
@@ -60,6 +65,8 @@ class Row:
     beside: str = ""
 
     def contender(self, recipe: Recipe, parts: Sequence[Part]) -> Contender:
+        if self.role == "beside":
+            return contender(self.label, recipe)
         phases = without(recipe, self.dropped, parts)
         needed = any(METHODS.get(use.name).needs_peers for phase in phases for use in phase.methods)
         run = {"added": f"with {self.term}", "left out": f"without {self.term}"}.get(self.role, self.label)
@@ -79,7 +86,7 @@ def ablate(asked: Asked) -> None:
     if not parts:
         why = "its loss has no terms beside the labels"
         raise KdedgeError(f"{project.recipe.name} has nothing to leave out", why, "add methods to a phase")
-    lines = list(plan(parts, asked.mode))
+    lines = [*plan(parts, asked.mode), *beside(asked, project.recipe)]
     contenders = {row.label: row.contender(project.recipe, parts) for row in lines}
     owners = {label: first_like(each, contenders) for label, each in contenders.items()}
     unique = [contenders[label] for label in dict.fromkeys(owners.values())]
@@ -144,6 +151,18 @@ def plan(parts: Sequence[Part], mode: Mode) -> Iterator[Row]:
             yield Row(f"- {part.label}", "left out", (part,), part.label, WHOLE)
 
 
+def beside(asked: Asked, recipe: Recipe) -> Iterator[Row]:
+    """The lines of other methods, by the recipe's optimizer and epochs.
+
+    Raises:
+        KdedgeError: the recipe has several phases, and so not one budget.
+    """
+    if asked.beside and len(recipe.phases) > 1:
+        why = "what stands beside its terms has the budget of one phase"
+        raise KdedgeError(f"{recipe.name} has {len(recipe.phases)} phases", why, "kdedge bench methods --recipe RECIPE")
+    return (Row(item, "beside", ()) for item in dict.fromkeys(asked.beside) if item != LABELS)
+
+
 def first_like(contender: Contender, contenders: Mapping[str, Contender]) -> str:
     """The label of the first that trains the same: the last term left out is all before it added."""
     same = (contender.phases, contender.peers)
@@ -156,7 +175,7 @@ def trained_row(row: Row, cells: Sequence[CellResult]) -> Trained:
         role=row.role,
         term=row.term,
         beside=row.beside,
-        top1={cell.seed: cell.top1 for cell in cells},
+        accuracy={cell.seed: cell.accuracy for cell in cells},
         seconds=statistics.median(second for cell in cells for second in cell.epoch_seconds),
         extra_params=cells[0].extra_params,
     )
@@ -178,9 +197,10 @@ def record(
     )
     return Ablation(
         recipe=recipe.name,
+        task=recipe.task,
         student=recipe.student.name,
         data=recipe.data.name,
-        teachers=[AblationTeacher(name=each.model, top1=each.top1, source=each.source) for each in teachers],
+        teachers=[AblationTeacher(name=each.model, accuracy=each.accuracy, source=each.source) for each in teachers],
         seeds=grid.seeds,
         epochs=sum(phase.epochs for phase in recipe.phases if not is_preparation(phase)),
         train_images=cell.train_images,
@@ -200,7 +220,7 @@ def write(made: Ablation, folder: Path, run: RunDir | None) -> None:
     if run:
         files = [f"{folder.name}/ablation.{kind}" for kind in ("json", "md", "svg")]
         run.record(COMMAND, digest(made.settings), files)
-    console.show_table("ablation", report.COLUMNS, report.rows(made))
+    console.show_table("ablation", report.columns(made), report.rows(made))
     for text in report.warnings(made):
         console.warn(text)
     console.say(f"{folder / 'ablation.md'}, ablation.json and ablation.svg beside it")

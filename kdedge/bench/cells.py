@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from pydantic import AliasChoices, Field
 
 from kdedge.bench.cost import Cost, cost_of
 from kdedge.bench.memory import return_what_is_freed
@@ -16,13 +17,14 @@ from kdedge.core.rundir import RunDir, read_record, write_json
 from kdedge.core.source import Source
 from kdedge.data.build import Dataset, build_data
 from kdedge.distill.cached import keep, wanted_features
-from kdedge.distill.evaluate import accuracy, predict
+from kdedge.distill.evaluate import predict
 from kdedge.distill.job import Job, cpu_threads, make_fabric
 from kdedge.distill.logs import read_rows
 from kdedge.distill.teachers import FrozenTeacher
 from kdedge.models.code import look_in
 from kdedge.models.weights import save_weights
 from kdedge.pipeline.distill import Distillation
+from kdedge.pipeline.judges import judge_of
 from kdedge.pipeline.networks import TeacherNet, build, build_peers, obtain_teacher
 from kdedge.pipeline.project import Project, open_project
 
@@ -52,9 +54,9 @@ class CellResult(Record):
     epochs: int
     train_images: int
     test_images: int
-    top1: float
-    """On the test split, after the last epoch."""
-    validation_top1: float
+    accuracy: float = Field(validation_alias=AliasChoices("accuracy", "top1"))
+    """By the measure of the task, on the test split, after the last epoch."""
+    validation_accuracy: float = Field(validation_alias=AliasChoices("validation_accuracy", "validation_top1"))
     epoch_seconds: list[float]
     """Of every epoch, with the pass over the validation images."""
     extra_params: int = 0
@@ -64,7 +66,7 @@ class CellResult(Record):
 class TeacherResult(Record):
     model: str
     source: str
-    top1: float
+    accuracy: float = Field(validation_alias=AliasChoices("accuracy", "top1"))
     views: int | None
     """Fixed views of each image, whose answers were read and not computed; None: it was asked at every step."""
     device: str
@@ -99,8 +101,8 @@ def train_cell(cell: Cell, project: Project) -> tuple[CellResult, list[str]]:
         epochs=student.epochs,
         train_images=len(dataset.train),
         test_images=len(dataset.test),
-        top1=student.accuracy,
-        validation_top1=student.validation_accuracy,
+        accuracy=student.accuracy,
+        validation_accuracy=student.validation_accuracy,
         epoch_seconds=seconds,
         extra_params=student.extra_params,
     )
@@ -172,10 +174,12 @@ def measure_teacher(
     with run.locked():
         if not run.fresh(COMMAND, key):
             network = teacher.network.to(device)
+            judge, workers = judge_of(network, dataset), recipe.data.workers
+            kept, labels = predict(network, dataset.test, teacher.normalize, device, workers, judge)
             result = TeacherResult(
                 model=recipe.teachers[number].name,
                 source=teacher.source,
-                top1=accuracy(*predict(network, dataset.test, teacher.normalize, device, recipe.data.workers)),
+                accuracy=judge.quality(kept, labels).accuracy,
                 views=recipe.data.augment.views,
                 device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             )

@@ -7,14 +7,15 @@ from itertools import pairwise, product
 
 from kdedge.core.errors import KdedgeError, nearest
 from kdedge.core.load import load_recipe
+from kdedge.core.quality import Task
 from kdedge.core.recipe import Model, Recipe
 from kdedge.core.training import CrossEntropy, MethodUse, Phase, TermUse
 from kdedge.distill.base import METHODS, Method
 from kdedge.pipeline.distill import labels_only
 
 LABELS, TUNED, STANDARDIZED = "labels", "logits tuned", "logits:standardized"
-REFERENCES = (LABELS, TUNED, STANDARDIZED)
-"""In every comparison, whatever is asked for."""
+REFERENCES: dict[Task, tuple[str, ...]] = {"classify": (LABELS, TUNED, STANDARDIZED), "detect": (LABELS,)}
+"""In every comparison, whatever is asked for: a detector has no plain KD that would suit any teacher."""
 FROM_RECIPE = "recipe:"
 TEMPERATURES = (2.0, 4.0)
 WEIGHTS = ((0.5, 0.5), (0.1, 0.9), (0.1, 4.0))
@@ -86,6 +87,7 @@ def of_recipe(item: str, base: Recipe) -> Contender:
                 "epochs": count,
                 "methods": phase.methods,
                 "cross_entropy": with_smoothing(phase.cross_entropy, budget),
+                "detection": phase.detection,
                 "freeze": phase.freeze,
             }
         )
@@ -111,9 +113,10 @@ def share_out(item: str, parts: Sequence[int], total: int) -> list[int]:
 
 
 def tuning(base: Recipe) -> list[Contender]:
-    """Plain KD by every temperature and weight that it is tuned over."""
-    plain = labels_only(base.phases[0])
-    found = []
+    """Plain KD by every temperature and weight that it is tuned over, where it is a reference."""
+    plain, found = labels_only(base.phases[0]), []
+    if TUNED not in REFERENCES[base.task]:
+        return []
     for temperature, (labels, weight) in product(TEMPERATURES, WEIGHTS):
         use = MethodUse(name="logits", weight=weight, options={"temperature": temperature})
         label = f"logits T={temperature:g} labels={labels:g} kd={weight:g}"

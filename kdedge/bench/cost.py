@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 
+from pydantic import AliasChoices, Field
+
 from kdedge.bench.memory import PeakMemory
 from kdedge.core.record import Record
 from kdedge.distill.base import METHODS
@@ -22,9 +24,9 @@ MIDDLE = 0.5
 
 
 class Cost(Record):
-    times_kd: float
-    """A step's time over that of plain KD: the median of the rounds; phases counted by their epochs."""
-    times_kd_range: tuple[float, float]
+    times: float = Field(validation_alias=AliasChoices("times", "times_kd"))
+    """A step's time over that of the reference: the median of the rounds; phases counted by their epochs."""
+    times_range: tuple[float, float] = Field(validation_alias=AliasChoices("times_range", "times_kd_range"))
     memory_bytes: int
     """The most of a few steps, in a process that did nothing else."""
     memory_how: str
@@ -35,7 +37,7 @@ class Cost(Record):
 
 
 def cost_of(make: Callable[[], Job], make_reference: Callable[[], Job]) -> Cost:
-    """From a few steps of a training, and of plain KD in turn with them; the jobs are made anew at each call.
+    """From a few steps of a training, and of a reference in turn with them; the jobs are made anew at each call.
 
     Memory is right only in a process that has not trained before.
     """
@@ -49,8 +51,8 @@ def cost_of(make: Callable[[], Job], make_reference: Callable[[], Job]) -> Cost:
     memory = peak.read()
     times = times_of(make(), make_reference())
     return Cost(
-        times_kd=statistics.median(times),
-        times_kd_range=(min(times), max(times)),
+        times=statistics.median(times),
+        times_range=(min(times), max(times)),
         memory_bytes=memory.bytes,
         memory_how=memory.how,
         extra_params=extra,

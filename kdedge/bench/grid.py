@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 from kdedge.bench.cells import Cell, CellResult, TeacherResult, perform_cell, prepare_teachers, teacher_weights
 from kdedge.bench.contenders import Contender
@@ -11,12 +12,15 @@ from kdedge.core import console
 from kdedge.core.console import percent
 from kdedge.core.errors import KdedgeError
 from kdedge.core.load import LoadedRecipe, validate
-from kdedge.core.recipe import Recipe, Teacher
+from kdedge.core.quality import MEASURES
+from kdedge.core.recipe import Model, Recipe, Teacher
 from kdedge.core.source import Source
 from kdedge.distill.base import METHODS
 from kdedge.distill.job import cpu_threads
 from kdedge.pipeline.names import check_names, check_networks
 from kdedge.pipeline.project import Project, open_project
+
+M = TypeVar("M", bound=Model)
 
 
 class Grid:
@@ -32,7 +36,7 @@ class Grid:
     def cell(self, each: Contender, seed: int) -> Cell:
         """One contender's training by one seed, from the comparison's own copy of the teachers' weights."""
         base = self.base.recipe
-        copied = {"training": None, "teachers": ()}
+        copied = {"backbone": None, "training": None, "teachers": ()}
         teachers = tuple(
             teacher.model_copy(update={"checkpoint": teacher_weights(number), **copied})
             for number, teacher in enumerate(base.teachers)
@@ -43,6 +47,7 @@ class Grid:
         changes = {
             "name": f"{each.run_name}-{seed}",
             "seed": seed,
+            "student": located(open_project(self.base, self.folder), base.student),
             "phases": each.phases,
             "peers": each.peers,
             "teachers": teachers if listens or starts else (),
@@ -58,10 +63,10 @@ class Grid:
             check_networks(checked(cell.project()))
 
     def whole(self) -> Cell:
-        """The base recipe itself, its teachers' checkpoints by their full paths."""
-        project = open_project(self.base, self.folder)
-        teachers = tuple(located(project, teacher) for teacher in self.base.recipe.teachers)
-        recipe = self.base.recipe.model_copy(update={"teachers": teachers})
+        """The base recipe itself, the files of weights that it names by their full paths."""
+        project, recipe = open_project(self.base, self.folder), self.base.recipe
+        teachers = tuple(located(project, teacher) for teacher in recipe.teachers)
+        recipe = recipe.model_copy(update={"student": located(project, recipe.student), "teachers": teachers})
         return Cell("base", recipe, self.folder, self.base.folder)
 
     def prepare(self, cells: Sequence[Cell]) -> list[TeacherResult]:
@@ -74,15 +79,16 @@ class Grid:
         [found] = perform_all(partial(prepare_teachers, list(cells)), [self.whole()], 1)
         if isinstance(found, KdedgeError):
             raise found
+        measure = MEASURES[self.base.recipe.task].label
         for each in found:
-            console.say(f"teacher {each.model}: {percent(each.top1)} top-1 on the test images")
+            console.say(f"teacher {each.model}: {percent(each.accuracy)} {measure} on the test images")
         return found
 
     def train(self, cells: Sequence[Cell]) -> tuple[list[CellResult], list[str]]:
         """Results, and what went wrong with the others."""
 
         def said(cell: Cell, result: CellResult) -> None:
-            console.say(f"{cell.contender}, seed {result.seed}: {percent(result.top1)}")
+            console.say(f"{cell.contender}, seed {result.seed}: {percent(result.accuracy)}")
 
         found = perform_all(perform_cell, cells, self.jobs, said)
         failed = [
@@ -98,8 +104,11 @@ def checked(project: Project) -> Project:
     return project
 
 
-def located(project: Project, teacher: Teacher) -> Teacher:
-    """With the full path of its checkpoint, and of its own teachers'."""
-    path = str(project.checkpoint(teacher).absolute()) if teacher.checkpoint else None
-    teachers = tuple(located(project, each) for each in teacher.teachers)
-    return teacher.model_copy(update={"checkpoint": path, "teachers": teachers})
+def located(project: Project, model: M) -> M:
+    """With the full path of the file that it starts from, and of its own teachers'."""
+    backbone = project.backbone(model)
+    changes: dict[str, Any] = {"backbone": backbone and str(backbone.absolute())}
+    if isinstance(model, Teacher):
+        changes["checkpoint"] = str(project.checkpoint(model).absolute()) if model.checkpoint else None
+        changes["teachers"] = tuple(located(project, each) for each in model.teachers)
+    return model.model_copy(update=changes)

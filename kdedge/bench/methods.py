@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdedge.bench import plot, table
 from kdedge.bench.cells import Cell, CellResult, measure_cost
-from kdedge.bench.contenders import LABELS, STANDARDIZED, TUNED, contender, tuning
+from kdedge.bench.contenders import REFERENCES, TUNED, contender, tuning
 from kdedge.bench.cost import Cost
 from kdedge.bench.grid import Grid
 from kdedge.bench.table import Comparison
@@ -51,20 +51,20 @@ def compare(asked: Asked) -> None:
     first = [grid.cell(each, grid.seeds[0]) for each in (*grid.contenders, *grid.trials)]
     grid.check(first[: len(grid.contenders) + 1])
     [teacher] = grid.prepare(first)
-    tried = grid.tune()
-    chosen = max(tried, key=lambda result: result.validation_top1).contender
-    console.say(f"{TUNED}: {chosen}")
-    tuned = next(replace(each, label=TUNED, run=chosen) for each in grid.trials if each.label == chosen)
-    contenders = [*grid.contenders[:1], tuned, *grid.contenders[1:]]
+    tried, [labels, *others] = grid.tune(), grid.contenders
+    chosen = best_of(tried)
+    tuned = [replace(each, label=TUNED, run=chosen) for each in grid.trials if each.label == chosen]
+    contenders, reference = [labels, *tuned, *others], (*tuned, labels)[0]
     cells = [grid.cell(each, seed) for each in contenders for seed in grid.seeds]
-    costs = grid.measure(*(grid.cell(each, grid.seeds[0]) for each in (tuned, *contenders)))
+    costs = grid.measure(*(grid.cell(each, grid.seeds[0]) for each in (reference, *contenders)))
     results, errors = grid.train(cells)
     recipe = grid.base.recipe.model_dump(mode="json", include={"data", "student", "teachers", "phases", "run"})
     made = Comparison(
+        task=grid.base.recipe.task,
         contenders=[each.label for each in contenders],
         seeds=grid.seeds,
         tuned=chosen,
-        tuning={each.contender: each.validation_top1 for each in tried},
+        tuning={each.contender: each.validation_accuracy for each in tried},
         cells=results,
         costs=costs,
         failed=errors,
@@ -77,20 +77,32 @@ def compare(asked: Asked) -> None:
         raise KdedgeError(f"{len(errors)} of {len(cells)} trainings failed", "", "\n  ".join(errors))
 
 
+def best_of(tried: Sequence[CellResult]) -> str:
+    """The trial that is best on the validation images; none where nothing was tuned."""
+    if not tried:
+        return ""
+    chosen = max(tried, key=lambda result: result.validation_accuracy).contender
+    console.say(f"{TUNED}: {chosen}")
+    return chosen
+
+
 class MethodGrid(Grid):
     """The grid of what was asked for, with the trials that plain KD is tuned by."""
 
     def __init__(self, asked: Asked) -> None:
         base = load_base(asked)
         recipe = base.recipe
-        wanted = dict.fromkeys((LABELS, STANDARDIZED, *asked.methods))
+        always = (name for name in REFERENCES[recipe.task] if name != TUNED)
+        wanted = dict.fromkeys((*always, *asked.methods))
         pair = (recipe.data.name, Path(recipe.teachers[0].name).name, Path(recipe.student.name).name)
         folder = asked.out or Path("bench") / "-".join(pair).replace(":", "-")
         super().__init__(base, [contender(item, recipe) for item in wanted], asked.seeds, folder, asked.jobs)
         self.trials = tuning(recipe)
 
     def tune(self) -> list[CellResult]:
-        """Plain KD by every temperature and weight, for the first seed."""
+        """Plain KD by every temperature and weight, for the first seed; nothing for detectors."""
+        if not self.trials:
+            return []
         results, errors = self.train([self.cell(each, self.seeds[0]) for each in self.trials])
         if errors:
             raise KdedgeError("plain KD could not be tuned", "", "\n  ".join(errors))
@@ -144,7 +156,7 @@ def write(made: Comparison, folder: Path) -> None:
     write_json(folder / "methods.json", made)
     write_text(folder / "methods.md", table.markdown(made, lines))
     write_text(folder / "methods.svg", plot.figure(made, lines))
-    console.show_table("methods", table.COLUMNS, [line.row() for line in lines])
+    console.show_table("methods", table.columns(made.task), [line.row() for line in lines])
     for text in table.warnings(lines):
         console.warn(text)
     console.say(f"{folder / 'methods.md'}, methods.json and methods.svg beside it")

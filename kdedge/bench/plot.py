@@ -8,7 +8,7 @@ from kdedge.bench.contenders import LABELS, REFERENCES, TUNED
 from kdedge.bench.table import Comparison, Line
 from kdedge.report.svg import SERIES, STYLE, canvas, inline, legend, standalone
 
-COLORS = dict(zip(REFERENCES, SERIES[1:], strict=False))
+COLORS = dict(zip(REFERENCES["classify"], SERIES[1:], strict=False))
 
 
 @mpl.rc_context(STYLE)
@@ -17,16 +17,14 @@ def figure(made: Comparison, lines: Sequence[Line]) -> str:
     ordered = sorted(lines, key=lambda line: line.mean)
     drawn, axes = canvas(1.1 + 0.28 * len(ordered))
     for place, line in enumerate(ordered):
-        color = COLORS.get(line.label, SERIES[0])
+        color, values = COLORS.get(line.label, SERIES[0]), [100 * value for value in line.accuracy]
         axes.plot(100 * line.mean, place, "|", color=color, markersize=14, markeredgewidth=2.4)
-        axes.plot(
-            [100 * top1 for top1 in line.top1], [place] * len(line.top1), "o", color=color, markersize=4, alpha=0.7
-        )
+        axes.plot(values, [place] * len(values), "o", color=color, markersize=4, alpha=0.7)
         if line.label in (LABELS, TUNED):
             axes.axvline(100 * line.mean, color=color, linestyle="--", linewidth=1, label=line.label)
     axes.set_yticks(range(len(ordered)), [line.label for line in ordered])
-    axes.set_xlabel("top-1 accuracy on the test images, percent")
+    axes.set_xlabel(f"{made.measure.label} on the test images, percent")
     axes.grid(visible=False, axis="y")
     legend(drawn)
-    title = f"Top-1 of {made.recipe['student']['name']} on {made.recipe['data']['name']} by method"
+    title = f"{made.recipe['student']['name']} on {made.recipe['data']['name']} by method: {made.measure.label}"
     return standalone(inline(drawn, "methods", title))

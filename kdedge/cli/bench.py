@@ -43,8 +43,7 @@ def methods(
     require("torch", "train", "kdedge bench")
     from kdedge.bench.methods import Asked, compare
 
-    items = tuple(item for item in methods.replace(" ", "").split(",") if item)
-    compare(Asked(items, seeds, recipe, pair, data, epochs, tuple(changes or ()), jobs, out))
+    compare(Asked(listed(methods), seeds, recipe, pair, data, epochs, tuple(changes or ()), jobs, out))
 
 
 @bench.command()
@@ -63,6 +62,9 @@ def ablation(
     ] = None,
     changes: Overrides = None,
     jobs: Jobs = 1,
+    beside: Annotated[
+        str, typer.Option(metavar="M,M,...", help="Methods to hold them against: METHOD, METHOD:PRESET or recipe:NAME.")
+    ] = "",
     out: Annotated[
         Path | None, typer.Option(help="Folder of the runs and the table; under bench/ or the run if not given.")
     ] = None,
@@ -75,4 +77,8 @@ def ablation(
     require("torch", "train", "kdedge bench")
     from kdedge.bench.ablation import Asked, ablate
 
-    ablate(Asked(recipe, mode, by, seeds, epochs, tuple(changes or ()), jobs, out))
+    ablate(Asked(recipe, mode, by, seeds, epochs, tuple(changes or ()), jobs, out, listed(beside)))
+
+
+def listed(text: str) -> tuple[str, ...]:
+    return tuple(item for item in text.replace(" ", "").split(",") if item)

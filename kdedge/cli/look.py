@@ -126,7 +126,16 @@ def compare(
 @app.command()
 def detect(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of pictures.")],
-    model: Annotated[Path, typer.Option(metavar="MODEL", help="A detector's ONNX file, or an engine built from it.")],
+    run: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="A folder under runs/, whose engine looks; the newest one if not given."),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of the run's engines: fp32, fp16, int8; fp32 if not given.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(metavar="MODEL", help="Instead of a run: a detector's ONNX file, or an engine of it.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write the pictures with their boxes, and detections.json.")
     ] = None,
@@ -134,11 +143,12 @@ def detect(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Boxes on pictures, from a detector's ONNX file or engine. Drawn if asked."""
+    """Boxes on pictures, from a run's detector, an ONNX file or an engine. Drawn if asked."""
     output(quiet, as_json)
+    from kdedge.pipeline.deployed import chosen
     from kdedge.pipeline.detect import detect as find_boxes
 
-    find_boxes(images, model, out, score)
+    find_boxes(images, chosen(model, run, precision), out, score)
 
 
 @app.command()

@@ -72,7 +72,11 @@ class Export(Section):
     opset: int = Field(18, ge=17, le=23)
     dynamic_batch: bool = True
     preprocess: bool = False
-    """Put resize and normalise into the graph: its input is uint8 NHWC pixels."""
+    """Put resize and normalise into the graph: its input is uint8 NHWC pixels.  Of a detector only normalization is in
+    it: its pixels are the letterboxed square, which `kdedge detect` makes of a picture."""
+    boxes: Literal["heads", "nms"] = "heads"
+    """What a detector's files give: its raw heads, of which the runtime makes boxes; or boxes, after non-maximum
+    suppression in the graph."""
     precisions: tuple[Precision, ...] = Field(("fp32", "fp16", "int8"), min_length=1)
     exits: str = Field("none", pattern=r"^(none|all|\d+/\d+)$")
     """Early exits that self-distillation trained: none; K/N (the network up to its Kth exit); all, and a cascade."""

@@ -93,6 +93,13 @@ class Model(Section):
     name: str
     options: dict[str, Any] = Field({})
     lighten: Lighten | None = None
+    backbone: str | None = None
+    """Weights that a detector's backbone starts from: a file of the classifier that it was taken from, such as
+    torchvision's for ImageNet, looked for and read as a checkpoint is."""
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_unused(self, dump(self), ("backbone",))
 
 
 class Teacher(Model):
@@ -111,6 +118,8 @@ class Teacher(Model):
             raise ValueError("needs a checkpoint, or a training section of its own")
         if self.checkpoint is not None and self.training is not None:
             raise ValueError("takes a checkpoint or a training section, not both")
+        if self.checkpoint is not None and self.backbone is not None:
+            raise ValueError("takes a checkpoint or a backbone, not both: a checkpoint has all weights")
         if self.training and self.training.methods and not self.teachers:
             raise ValueError("a teacher's own training takes distillation methods only with teachers of its own")
         if self.teachers and not (self.training and self.training.methods):
@@ -163,6 +172,10 @@ class Recipe(Section):
     def _someone_to_start_from(self) -> "Recipe":
         if self.student.lighten and self.student.lighten.init == "teacher" and not self.teachers:
             raise ValueError("student.lighten.init is teacher, and the recipe has no teachers")
+        if self.student.lighten and self.student.lighten.init == "teacher" and self.student.backbone:
+            raise ValueError("student.backbone and lighten.init: teacher, which has weights for all of it; not both")
+        if any(peer.backbone for peer in self.peers):
+            raise ValueError("peers start from random weights; backbone is for the student and its teachers")
         return self
 
     @model_validator(mode="after")
@@ -172,6 +185,12 @@ class Recipe(Section):
         if any(getattr(phase, other) != Phase.model_fields[other].default for phase in phases):
             mine = "detection" if self.task == "detect" else "cross_entropy"
             raise ValueError(f"{other} of a phase counts for nothing under task: {self.task}; what counts is {mine}")
+        return self
+
+    @model_validator(mode="after")
+    def _boxes_of_a_detector(self) -> "Recipe":
+        if self.task == "classify" and self.export.boxes != "heads":
+            raise ValueError(f"export.boxes: {self.export.boxes} is of detectors; under task: classify leave it out")
         return self
 
     @model_validator(mode="after")

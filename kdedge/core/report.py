@@ -134,13 +134,13 @@ class Sensitivity(Record):
     split: str
     """Whose images it was judged on; never those of the test."""
     limit: float
-    """Top-1 that int8 may lose, as a fraction."""
+    """Accuracy that int8 may lose, as a fraction."""
     drop_everywhere: float
-    """Top-1 that is lost with every layer in int8."""
+    """Accuracy that is lost with every layer in int8."""
     drop: float
-    """Top-1 that is lost by what was kept."""
+    """Accuracy that is lost by what was kept."""
     errors: dict[str, float] = Field({})
-    """Mean squared error of the logits over their mean square, with this layer alone in int8; worst first."""
+    """Mean squared error of the outputs over their mean square, with this layer alone in int8; worst first."""
     left_in_float: list[str] = Field([])
 
     def told(self) -> list[str]:
@@ -168,7 +168,7 @@ class ExportReport(Record):
     sensitivity: Sensitivity | None = None
     """None where no limit is set."""
     fragility: Fragility | None = None
-    """None without a distilled student and the same undistilled."""
+    """None without a distilled student and the same undistilled; of detectors a note on the int8 hop says as much."""
     opset: int
     backend: str = ""
     backend_options: dict[str, Any] = Field({})

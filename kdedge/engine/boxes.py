@@ -6,6 +6,7 @@ Part of the device closure: Python 3.8, standard library and numpy.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
+CHOSEN = ("boxes", "scores", "classes", "count")
+"""Outputs of a model with NMS in its graph: (N, D, 4), (N, D), (N, D) and how many of the D of an image count, (N,)."""
+KINDS = (np.float32, np.float32, np.int64)
+"""Of the columns of Detections."""
 LARGEST = math.log(1000 / 16)
 """Of a delta of width or height, so that its exponential stays a size."""
 CLEARLY = 0.01
@@ -41,6 +46,53 @@ class Candidates(NamedTuple):
     anchors: Array
     classes: Array
     scores: Array
+
+
+def detections_of(outputs: Mapping[str, Array], decoding: Decoding) -> list[Detections]:
+    """The boxes of each image of a batch, whether the model gives raw heads or has chosen the boxes itself.
+
+    With NMS in the graph no score is at or below the threshold that the model was exported with, whatever `decoding`
+    says; a higher one, or fewer detections, hold as they do for raw heads.
+
+    Args:
+        outputs: of a session, by name: one tensor as `decode` takes it, or those named in CHOSEN.
+
+    Raises:
+        ModelError: neither, or not in the shapes of `decoding`.
+    """
+    if set(outputs) == set(CHOSEN):
+        return chosen(outputs, decoding)
+    if len(outputs) != 1:
+        raise ModelError(
+            "outputs {}".format(", ".join(sorted(outputs)) or "none"),
+            "a detector gives one tensor, or {}".format(", ".join(CHOSEN)),
+        )
+    return decode(next(iter(outputs.values())), decoding)
+
+
+def chosen(outputs: Mapping[str, Array], decoding: Decoding) -> list[Detections]:
+    """What NMS in the graph left of each image, best first.
+
+    Raises:
+        ModelError: the shapes do not fit each other, or values that are no numbers.
+    """
+    boxes, scores, classes, count = (outputs[name] for name in CHOSEN)
+    rows = scores.shape
+    given = [boxes.shape, rows, classes.shape, count.shape]
+    if len(rows) != 2 or given != [(*rows, 4), rows, rows, rows[:1]]:
+        raise ModelError(
+            "{} of shapes {}".format(", ".join(CHOSEN), ", ".join(map(str, given))),
+            "a detector's are (N, D, 4), (N, D), (N, D) and (N,)",
+        )
+    counted = np.arange(rows[1]) < count[:, None]
+    if np.isnan(boxes[counted]).any() or np.isnan(scores[counted]).any():
+        raise ModelError("a detector's outputs", "some are no numbers (NaN)")
+    found = []
+    for image, above in enumerate(counted & (scores > decoding.score_threshold)):
+        best = np.flatnonzero(above)[: decoding.detections]
+        columns = boxes[image, best], scores[image, best], classes[image, best]
+        found.append(Detections(*(column.astype(kind) for column, kind in zip(columns, KINDS))))  # noqa: B905
+    return found
 
 
 def decode(outputs: Array, decoding: Decoding) -> list[Detections]:
@@ -147,7 +199,7 @@ def pack(found: list[Detections], rows: int) -> Array:
     """(N, rows, 6) of class, score, x1, y1, x2, y2, best first; class -1 and zeros beyond an image's boxes."""
     packed = np.zeros((len(found), rows, 6), dtype=np.float32)
     packed[..., 0] = -1
-    for image, each in zip(packed, found, strict=True):
+    for image, each in zip(packed, found):  # noqa: B905
         columns = np.column_stack([each.classes, each.scores, each.boxes])[:rows]
         image[: len(columns)] = columns
     return packed

@@ -5,6 +5,7 @@ Part of the device closure: Python 3.8, standard library and numpy.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,14 +15,17 @@ from kdedge.core.errors import ModelError
 if TYPE_CHECKING:
     from kdedge.engine.base import Arrays, Session
 
+    Keep = Callable[[Arrays], Arrays]
+
 BATCH = 256
 
 
-def run_rows(session: Session, rows: np.ndarray[Any, Any], batch: int = BATCH) -> Arrays:
+def run_rows(session: Session, rows: np.ndarray[Any, Any], batch: int = BATCH, keep: Keep | None = None) -> Arrays:
     """Every output of a model with one input, a row for each row given.
 
     Args:
         batch: rows at a time, as far as the model takes them; its own fixed batch wins over it.
+        keep: what to return of each batch's outputs instead, a row for each row as well.
 
     Raises:
         ModelError: there are no rows, or they are not what the model takes.
@@ -35,5 +39,6 @@ def run_rows(session: Session, rows: np.ndarray[Any, Any], batch: int = BATCH) -
         part = rows[start : start + size]
         missing = fixed - len(part) if fixed else 0
         feed = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
-        parts.append({key: value[: len(part)] for key, value in session.run({name: feed}).items()})
+        outputs = {key: value[: len(part)] for key, value in session.run({name: feed}).items()}
+        parts.append(keep(outputs) if keep else outputs)
     return parts[0] if len(parts) == 1 else {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

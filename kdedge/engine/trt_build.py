@@ -19,7 +19,10 @@ from kdedge.engine.trt_layers import describe_placement
 from kdedge.engine.trt_log import NOISE, make_log
 
 QUANTIZATION = "kdedge export --preset tensorrt   (symmetric int8, biases left in float)"
+HEADS = "kdedge export --set export.boxes=heads   (boxes are then made after the network, not in it)"
 FIXES = {
+    "EfficientNMS_TRT": HEADS,
+    "NonMaxSuppression": HEADS,
     "QuantizeLinear": QUANTIZATION,
     "DequantizeLinear": QUANTIZATION,
     "Resize": "kdedge export --preset tensorrt   (images are resized before the network, not in it)",
@@ -68,7 +71,9 @@ def build_engine(trt: Any, onnx: Path, settings: dict[str, Any]) -> Built:
                 config.set_calibration_profile(fixed_profile(builder, shapes))
         engine = builder.build_serialized_network(network, config)
     if engine is None:
-        raise ModelError(f"TensorRT builds no engine from {onnx}", log.last_errors())
+        reason = log.last_errors()
+        fix = HEADS if "nonmaxsuppression" in reason.lower() else ""
+        raise ModelError(f"TensorRT builds no engine from {onnx}", reason, fix)
     if timings is not None:
         keep_timings(config, timings)
     facts: dict[str, Any] = {"flags": flags, "weakly_typed": weakly_typed(settings)}

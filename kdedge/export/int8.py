@@ -17,14 +17,17 @@ from onnxruntime.quantization.registry import QDQRegistry
 
 from kdedge.core.deployment import Export
 from kdedge.core.errors import ModelError
+from kdedge.engine.boxes_decoding import KEY
+from kdedge.export.boxes import add_nms, remove_nms
 from kdedge.export.calibration import tensor_ranges
 from kdedge.export.layout import choose_layout
 from kdedge.export.onnx import dims, load, metadata_of, save, write_metadata
 from kdedge.export.precision import in_fp16
 from kdedge.export.preprocess import preprocess_nodes
 
-LEFT_IN_FLOAT = {"BatchNormalization"}
-"""One that no convolution took in; its scale and statistics would get one quantization scale for all channels."""
+LEFT_IN_FLOAT = {"BatchNormalization", "InstanceNormalization"}
+"""One that no convolution took in; its scale and statistics would get one quantization scale for all channels.  Of the
+other, which group normalization is made of, ONNX Runtime has no integer kernel."""
 NOTHING: Mapping[str, Sequence[float]] = MappingProxyType({})
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
@@ -51,7 +54,9 @@ class Calibrated:
         self, source: Path, images: NDArray[Any], export: Export, learned: Mapping[str, Sequence[float]] = NOTHING
     ) -> None:
         self.source, self.images, self.export = source, images, export
-        self.model = onnx.shape_inference.infer_shapes(load(source), strict_mode=True)
+        model = load(source)
+        self.with_nms = remove_nms(model)
+        self.model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
         check_images(source, self.model, images)
         self.pixels = preprocess_nodes(self.model)
         found = {node.op_type for node in self.model.graph.node if node.name not in self.pixels}
@@ -78,7 +83,8 @@ class Calibrated:
 
         Args:
             keep: layers that stay in float, in fp16 if `quantization.rest` says so.
-            only: layers to quantize, and nothing else; none stands for all.
+            only: layers to quantize, and nothing else; none stands for all.  A detector then gives its raw heads, with
+                NMS in its graph as well.
 
         Raises:
             ModelError: nothing in the model can be quantized.
@@ -105,8 +111,14 @@ class Calibrated:
         if how.rest == "fp16" and not only:
             typed = onnx.shape_inference.infer_shapes(quantized, strict_mode=True)
             quantized = in_fp16(typed, [*self.pixels, *quantized_nodes(typed)])
+        if self.with_nms and not only:
+            add_nms(quantized, metadata_of(self.model, KEY))
         write_metadata(quantized, metadata_of(self.model) | self.described(keep))
         save(quantized, out)
+
+    def save_float(self, out: Path) -> None:
+        """The model with nothing quantized; a detector gives its raw heads."""
+        save(self.model, out)
 
     def nodes_of(self, layers: Collection[str]) -> list[str]:
         return [node for name in layers for node in self.layers[name]]

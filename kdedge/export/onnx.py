@@ -21,6 +21,9 @@ from kdedge.core.errors import ModelError, require
 from kdedge.core.recipe import Normalize
 from kdedge.core.rundir import atomic_path
 from kdedge.core.stats import output_error
+from kdedge.engine.boxes_decoding import KEY
+from kdedge.engine.boxes_letterbox import GRAY
+from kdedge.export.boxes import add_nms, decoding_of, row_shape, told_boxes, told_square
 from kdedge.export.preprocess import add_preprocess
 
 if TYPE_CHECKING:
@@ -61,19 +64,28 @@ def export_onnx(
     (N, C, H, W), already normalized; with `export.preprocess` they are uint8 (N, height, width, C) of any size.  N is 1
     unless `export.dynamic_batch`.
 
+    A detector's images are letterboxed squares, pixels as well (engine/boxes_letterbox makes them).  Its logits are
+    (N, A, D), raw heads; with `export.boxes: nms` it gives boxes, scores, classes and count instead.  How it finds its
+    boxes stands in the file (engine/boxes_decoding); `detections_of` of engine/boxes reads either output.
+
     Args:
         image_shape: (C, H, W) of what the model sees.
 
     Raises:
         ModelError: torch cannot export the model, or the result is not what was asked for.
     """
+    boxes = decoding_of(model, image_shape, labels)
+    if export.boxes == "nms" and not boxes:
+        raise ModelError("export.boxes: nms", f"{type(model).__name__} is no detector", "--set export.boxes=heads")
     graph = trace(model, image_shape, export, (*outputs.logits, *outputs.features))
-    check_io(graph, image_shape, export, labels, outputs)
+    check_io(graph, image_shape, export, row_shape(boxes) if boxes else (len(labels),), outputs)
     graph = at_opset(simplify(graph, image_shape), export.opset)
     hide(graph, outputs.features)
     if export.preprocess:
-        add_preprocess(graph, image_shape, normalize)
-    describe(graph, image_shape, export, normalize, labels, outputs)
+        add_preprocess(graph, image_shape, normalize, resize=not boxes)
+    if export.boxes == "nms":
+        add_nms(graph, boxes)
+    describe(graph, image_shape, export, normalize, labels, outputs, boxes)
     save(graph, out)
 
 
@@ -108,15 +120,19 @@ def trace(
 
 
 def check_io(
-    graph: ModelProto, image_shape: tuple[int, int, int], export: Export, labels: tuple[str, ...], outputs: Outputs
+    graph: ModelProto, image_shape: tuple[int, int, int], export: Export, row: tuple[int, ...], outputs: Outputs
 ) -> None:
-    """Raises ModelError unless the graph takes one batch of images and gives rows of logits, one an image."""
+    """Raises ModelError unless the graph takes one batch of images and gives rows of logits, one an image.
+
+    Args:
+        row: the shape of an image's logits.
+    """
     batch = "batch" if export.dynamic_batch else 1
     logits = [value for value in graph.graph.output if value.name not in outputs.features]
     given = [(value.name, *dims(value)) for value in (*graph.graph.input, *logits)]
-    wanted = [(INPUT, batch, *image_shape), *((name, batch, len(labels)) for name in outputs.logits)]
+    wanted = [(INPUT, batch, *image_shape), *((name, batch, *row) for name in outputs.logits)]
     if given != wanted:
-        raise ModelError(f"the exported graph has {given}", f"for {len(labels)} labels it should have {wanted}")
+        raise ModelError(f"the exported graph has {given}", f"it should have {wanted}")
 
 
 def dims(value: ValueInfoProto) -> list[int | str]:
@@ -194,12 +210,18 @@ def describe(
     normalize: Normalize,
     labels: tuple[str, ...],
     outputs: Outputs,
+    boxes: dict[str, Any],
 ) -> None:
-    """Note in the model what a program that runs it must know."""
+    """Note in the model what a program that runs it must know.
+
+    Args:
+        boxes: how a detector's outputs become boxes; empty for a classifier.
+    """
     layout, dtype = ("NHWC", "uint8") if export.preprocess else ("NCHW", "float32")
-    how = "pixels of any size" if export.preprocess else "(pixels / 255 - mean) / std"
-    logits = ", ".join(outputs.logits)
-    graph.doc_string = f"{INPUT}: {dtype} {layout}, {how}.  {logits}: a row an image, a column a label."
+    how = "pixels" if export.preprocess else "(pixels / 255 - mean) / std"
+    size = told_square(image_shape) if boxes else "of any size" if export.preprocess else ""
+    given = told_boxes(export.boxes) if boxes else f"{', '.join(outputs.logits)}: a row an image, a column a label"
+    graph.doc_string = f"{INPUT}: {dtype} {layout}, {' '.join(filter(None, (how, size)))}.  {given}."
     graph.producer_name, graph.producer_version = "kdedge", metadata.version("kdedge")
     write_metadata(
         graph,
@@ -215,8 +237,11 @@ def describe(
             "preprocess": export.preprocess,
             "normalize": normalize.model_dump(mode="json"),
             **({"exit": outputs.exit} if outputs.exit else {}),
+            **({"letterbox": {"place": "top left", "fill": GRAY}} if boxes else {}),
         },
     )
+    if boxes:
+        write_metadata(graph, boxes, KEY)
 
 
 def write_metadata(graph: ModelProto, values: dict[str, Any], key: str = METADATA) -> None:

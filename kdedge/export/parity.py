@@ -1,6 +1,6 @@
 """Whether each hop on the way to the engine still computes what the one before it did, image by image."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,17 @@ from numpy.typing import NDArray
 from kdedge.core.correctness import correctness
 from kdedge.core.deployment import Tolerance
 from kdedge.core.errors import ModelError
+from kdedge.core.quality import MEASURES, BoxQuality
 from kdedge.core.report import Hop
 from kdedge.core.rundir import atomic_path
 from kdedge.core.stats import classify, output_error
+from kdedge.engine.rows import BATCH
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from kdedge.engine.base import Arrays
+    from kdedge.engine.rows import Keep
 
 Logits = NDArray[np.float32]
 Labels = NDArray[np.integer[Any]]
@@ -28,12 +33,12 @@ ROUNDING = 1e-12  # of a difference of two accuracies
 
 @dataclass(frozen=True)
 class Predictions:
-    """Raw outputs of one hop, one row an image."""
+    """What is kept of one hop's outputs, one row an image."""
 
     ids: NDArray[np.int64]
     """(N,) which images of the set."""
     outputs: Logits
-    """(N, classes)"""
+    """(N, classes) as they are, or boxes (N, rows, 6) as engine/boxes packs them."""
 
     def save(self, path: Path) -> None:
         with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -49,25 +54,36 @@ class Predictions:
             raise ModelError(f"cannot read predictions from {path}", str(error), "kdedge export") from None
 
 
-def predict_torch(model: "nn.Module", images: NDArray[np.float32], batch: int = 256) -> Logits:
-    """Logits (N, classes) of normalized images (N, C, H, W), in eval mode; the model's modes are put back.
+def predict_torch(
+    model: "nn.Module",
+    images: NDArray[np.float32],
+    names: Sequence[str],
+    batch: int = BATCH,
+    keep: "Keep | None" = None,
+) -> "Arrays":
+    """What a model answers to normalized images (N, C, H, W), in eval mode; the model's modes are put back.
 
-    Of a model with several outputs, as early exits are, (outputs, N, classes).
+    Args:
+        names: of its outputs; it has several where it gives a tuple.
+        keep: what to return of each batch's outputs instead, a row an image.
     """
     import torch
 
     modes = [(module, module.training) for module in model.modules()]
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     model.eval()
+    parts = []
     try:
         with torch.inference_mode():
-            answers = [model(torch.tensor(part, device=device)) for part in batches(images, batch)]
-            parts = [torch.stack(part) if isinstance(part, tuple) else part for part in answers]
-            logits = torch.cat(parts, dim=-2).float().cpu().numpy()
+            for part in batches(images, batch):
+                answer = model(torch.tensor(part, device=device))
+                values = answer if isinstance(answer, tuple) else (answer,)
+                outputs = {name: value.float().cpu().numpy() for name, value in zip(names, values, strict=True)}
+                parts.append(keep(outputs) if keep else outputs)
     finally:
         for module, training in modes:
             module.training = training
-    return logits
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def batches(images: NDArray[Any], size: int) -> list[NDArray[Any]]:
@@ -115,7 +131,7 @@ def compare(
     return hop
 
 
-def check_same(name: str, candidate: Predictions, reference: Predictions | None, labels: Labels) -> None:
+def check_same(name: str, candidate: Predictions, reference: Predictions | None, labels: NDArray[Any]) -> None:
     if not len(candidate.ids) == len(candidate.outputs) == len(labels):
         counts = f"{len(candidate.ids)} ids, {len(candidate.outputs)} predictions and {len(labels)} labels"
         raise ModelError(f"{name} cannot be judged", f"there are {counts}", "kdedge export")
@@ -140,16 +156,23 @@ def judged(outputs: Logits, labels: Labels) -> Logits:
 
 
 def exceeded(hop: Hop, accuracy_drop: float, tolerance: Tolerance) -> list[str]:
-    """Each limit that was passed, as a sentence."""
+    """Each limit on a classifier's hop that was passed, as a sentence."""
     problems = []
     if tolerance.max_error is not None and hop.max_error is not None and hop.max_error > tolerance.max_error:
         problems.append(f"outputs differ by {hop.max_error:.4g} of the largest one, limit {tolerance.max_error:g}")
     if tolerance.agreement is not None and hop.agreement is not None and hop.agreement < tolerance.agreement:
         kept, least = 100 * hop.agreement, 100 * tolerance.agreement
         problems.append(f"{kept:.4g} % of the images keep their class, limit {least:g} %")
-    if tolerance.accuracy_drop is not None and accuracy_drop > tolerance.accuracy_drop + ROUNDING:
-        problems.append(f"top-1 fell by {100 * accuracy_drop:.4g} points, limit {100 * tolerance.accuracy_drop:g}")
-    return problems
+    return problems + fallen(hop, accuracy_drop, tolerance)
+
+
+def fallen(hop: Hop, accuracy_drop: float, tolerance: Tolerance) -> list[str]:
+    """By more than it may."""
+    limit = tolerance.accuracy_drop
+    if limit is None or accuracy_drop <= limit + ROUNDING:
+        return []
+    measure = MEASURES["detect" if isinstance(hop.quality, BoxQuality) else "classify"]
+    return [f"{measure.label} fell by {100 * accuracy_drop:.4g} points, limit {100 * limit:g}"]
 
 
 def refuse(hops: Iterable[Hop]) -> None:

@@ -8,15 +8,21 @@ from onnx import ModelProto
 from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
+from kdedge.engine.boxes_decoding import KEY
+from kdedge.export.boxes import add_nms, remove_nms
 from kdedge.export.onnx import load, metadata_of, save, write_metadata
 from kdedge.export.preprocess import preprocess_nodes
 
 
 def to_fp16(source: Path, out: Path) -> None:
-    """Weights and arithmetic in float16; inputs and outputs keep their types."""
-    model = onnx.shape_inference.infer_shapes(load(source), strict_mode=True)
+    """Weights and arithmetic in float16; inputs and outputs keep their types, and boxes are made in float32."""
+    model = load(source)
+    with_nms = remove_nms(model)
+    model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
     metadata = metadata_of(model) | {"precision": "fp16"}
     model = in_fp16(model, preprocess_nodes(model))
+    if with_nms:
+        add_nms(model, metadata_of(model, KEY))
     write_metadata(model, metadata)
     save(model, out)
 

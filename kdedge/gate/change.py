@@ -1,7 +1,7 @@
 """A metric against its baseline, by what kind it is: known exactly, measured, or an accuracy.
 
-What is measured is worse where it is so by more than the limit and by more than chance; an accuracy as well, where it
-is known of which images; all else where it is so by more than the limit.
+What is measured is worse where it is so by more than the limit and by more than chance; top-1 as well, where it is
+known of which images; all else where it is so by more than the limit.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,16 @@ from kdedge.core.gating import Accepted, Baseline, Snapshot
 from kdedge.core.report import Metric, Verdict
 from kdedge.core.significance import rank_sum_test, sign_test
 from kdedge.gate.baseline import differences, machine_digest
-from kdedge.gate.limits import LEAST_PROCESSES, SIGNIFICANT, WORSE, WORSE_UNPAIRED, Limit, default_limit, is_measured
+from kdedge.gate.limits import (
+    LEAST_PROCESSES,
+    SIGNIFICANT,
+    WORSE,
+    Limit,
+    default_limit,
+    is_average_precision,
+    is_measured,
+    unpaired_limit,
+)
 
 ROUNDING = 1e-9  # relative; a value that is at its limit on paper is within it
 
@@ -51,13 +60,13 @@ class Comparison:
         if max_change is not None:
             limit = limit._replace(relative=max_change)
         elif metric.unit == "fraction":
-            limit = Limit(WORSE if self.answers(name) else WORSE_UNPAIRED)
+            limit = Limit(WORSE) if self.answers(name) else unpaired_limit(name)
         told = limit_text(metric, limit, before.value if before else None)
         verdict, reason = self.against_baseline(name, metric, before, limit)
         yield Judged(verdict, reason, told, before.value if before else None)
         if verdict == "pass" and self.baseline:
             if metric.unit == "fraction" and max_change is None:
-                limit = Limit(WORSE_UNPAIRED)
+                limit = unpaired_limit(name)
             yield from self.creep(name, metric, limit)
 
     def against_baseline(self, name: str, metric: Metric, before: Metric | None, limit: Limit) -> tuple[Verdict, str]:
@@ -71,7 +80,7 @@ class Comparison:
             return self.measured(metric, before, worse, told)
         if answers := self.answers(name):
             return paired(*answers, worse, told)
-        if metric.unit == "fraction":
+        if metric.unit == "fraction" and not is_average_precision(name):
             told += "; not known by image"
         return "regression" if worse else "pass", told
 
@@ -151,8 +160,10 @@ def limit_text(metric: Metric, limit: Limit, before: float | None, since: str = 
     bound, sign = ("<=", "+") if metric.better == "lower" else (">=", "-")
     if metric.unit != "fraction" and before is not None and limit.absolute > limit.relative * abs(before):
         return f"{bound} {since} {sign} {quantity(limit.absolute, metric.unit)}"
-    unit = "points" if metric.unit == "fraction" else "%"
-    return f"{bound} {since} {sign} {100 * limit.relative:.3g} {unit}" if limit.relative else f"{bound} {since}"
+    if not limit.relative:
+        return f"{bound} {since}"
+    allowed = points(f"{100 * limit.relative:.3g}") if metric.unit == "fraction" else f"{100 * limit.relative:.3g} %"
+    return f"{bound} {since} {sign} {allowed}"
 
 
 def change(value: float, before: float, unit: str) -> str:
@@ -164,4 +175,8 @@ def change(value: float, before: float, unit: str) -> str:
 
 def margin(value: float, unit: str) -> str:
     """A difference of two values; accuracies differ by points."""
-    return f"{100 * value:.2g} points" if unit == "fraction" else quantity(value, unit)
+    return points(f"{100 * value:.2g}") if unit == "fraction" else quantity(value, unit)
+
+
+def points(number: str) -> str:
+    return f"{number} point{'' if number == '1' else 's'}"

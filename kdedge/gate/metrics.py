@@ -3,6 +3,7 @@
 from kdedge.core.correctness import Correctness
 from kdedge.core.gating import Snapshot
 from kdedge.core.profiling import ProfileReport
+from kdedge.core.quality import BoxQuality, Measure, Quality
 from kdedge.core.report import ExportReport, Metric, TrainedModel, TrainingReport
 from kdedge.gate.baseline import fingerprint_of
 
@@ -21,7 +22,7 @@ def collect(training: TrainingReport, export: ExportReport, profiles: list[Profi
     The accuracy of a precision is that of the built engine; of the ONNX file where no engine was compared.
     """
     student = export.deployed(training.student)
-    metrics = trained(training, student) | deployed(student)
+    metrics = trained(training, student) | sizes(student)
     for precision, file in export.engines.items():
         metrics[f"{precision}/engine_bytes"] = cost(file.bytes, "bytes")
     for precision, file in export.onnx.items():
@@ -29,37 +30,44 @@ def collect(training: TrainingReport, export: ExportReport, profiles: list[Profi
         if file.layers is not None:
             metrics[f"{precision}/onnx_layers"] = cost(file.layers, "count")
         if quality := export.quality(precision):
-            metrics[f"{precision}/top1"] = accuracy(quality.accuracy)
+            metrics |= {f"{precision}/{name}": value for name, value in judged(quality, training.measure).items()}
     for profile in profiles:
         metrics |= built(profile) | profiled(profile)
     return metrics
 
 
 def answers_of(training: TrainingReport, export: ExportReport) -> dict[str, Correctness]:
-    """Of the accuracies, image by image where that is known; of the student where it is of all test images."""
+    """Of top-1, image by image where that is known; of the student where it is of all test images."""
     torch = next((hop for hop in export.hops if hop.name == "torch"), None)
     if torch and torch.quality.images != training.test_images:
         torch = None
     hops = {"student": torch} | {precision: export.hop(precision) for precision in export.onnx}
-    return {f"{name}/top1": hop.correctness for name, hop in hops.items() if hop and hop.correctness}
+    key = training.measure.key
+    return {f"{name}/{key}": hop.correctness for name, hop in hops.items() if hop and hop.correctness}
 
 
 def trained(training: TrainingReport, student: TrainedModel) -> dict[str, Metric]:
-    metrics = {}
+    """Args:
+    student: as it was exported: of one cut after an early exit, what is left of it.
+    """
+    key = training.measure.key
+    metrics = {f"student/{key}": accuracy(student.accuracy)}
     if training.teacher:
-        metrics["teacher/top1"] = accuracy(training.teacher.accuracy)
+        metrics[f"teacher/{key}"] = accuracy(training.teacher.accuracy)
     if training.baseline:
-        metrics["student/top1_gain"] = accuracy(student.accuracy - training.baseline.accuracy)
+        metrics[f"student/{key}_gain"] = accuracy(student.accuracy - training.baseline.accuracy)
     return metrics
 
 
-def deployed(student: TrainedModel) -> dict[str, Metric]:
-    """Of what was exported: of a student cut after an early exit, what is left of it."""
-    return {
-        "student/top1": accuracy(student.accuracy),
-        "student/params": cost(student.params, "count"),
-        "student/macs": cost(student.macs, "count"),
-    }
+def sizes(student: TrainedModel) -> dict[str, Metric]:
+    return {"student/params": cost(student.params, "count"), "student/macs": cost(student.macs, "count")}
+
+
+def judged(quality: Quality | BoxQuality, measure: Measure) -> dict[str, Metric]:
+    metrics = {measure.key: accuracy(quality.accuracy)}
+    if isinstance(quality, BoxQuality):
+        metrics |= {"ap50": accuracy(quality.ap50), "ap75": accuracy(quality.ap75)}
+    return metrics
 
 
 def built(profile: ProfileReport) -> dict[str, Metric]:

@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 from kdedge.core.console import quantity
 from kdedge.core.paired import PairedTimes
+from kdedge.core.quality import MEASURES, BoxQuality
 from kdedge.core.report import Check, GateResult, Metric
 from kdedge.core.significance import sign_test
-from kdedge.gate.change import change, margin
-from kdedge.gate.limits import LARGER, SIGNIFICANT, SLOWER, SLOWER_MS, WORSE
+from kdedge.gate.change import beyond, change, margin
+from kdedge.gate.limits import LARGER, SIGNIFICANT, SLOWER, SLOWER_MS, WORSE, WORSE_BOXES
 from kdedge.gate.rules import worst
 from kdedge.gate.sequential import LOOKS
 
@@ -84,6 +85,20 @@ def accuracy_check(precision: str, answered: Answered) -> Check:
         baseline=answered.base_right / answered.images,
         verdict="regression" if regression else "pass",
         reason=f"{100 * gained:+.2f} points: {answered.lost} images lost, {answered.won} won, p = {chance:.2g}",
+    )
+
+
+def boxes_check(precision: str, new: BoxQuality, base: BoxQuality) -> Check:
+    """By the limit alone, as mAP has no right or wrong by image."""
+    lost = base.mean_ap - new.mean_ap
+    return Check(
+        metric=f"{precision}/{MEASURES['detect'].key}",
+        value=new.mean_ap,
+        unit="fraction",
+        limit=f">= base - {margin(WORSE_BOXES, 'fraction')}",
+        baseline=base.mean_ap,
+        verdict="regression" if beyond(lost - WORSE_BOXES, base.mean_ap) else "pass",
+        reason=change(new.mean_ap, base.mean_ap, "fraction"),
     )
 
 

@@ -16,7 +16,7 @@ from kdedge.core.gating import Baseline, Snapshot
 from kdedge.core.report import Check, GateResult, Metric, Verdict
 from kdedge.gate.baseline import remarks
 from kdedge.gate.change import Comparison, beyond, margin
-from kdedge.gate.limits import only_told
+from kdedge.gate.limits import GAINS, only_told
 
 WORST_FIRST: tuple[Verdict, ...] = ("regression", "incomparable", "unstable", "insufficient", "pass")
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "regression": 1, "incomparable": 3, "insufficient": 3, "unstable": 4}
@@ -153,10 +153,10 @@ def warnings_of(gate: Gate, run: Snapshot, baseline: Baseline | None) -> list[st
     found = []
     if not gate.budgets and baseline is None:
         found.append("the recipe's gate section has no budgets, so nothing was checked")
-    gain = run.metrics.get("student/top1_gain")
-    if gain and gain.value < 0:
-        points = margin(-gain.value, "fraction")
-        found.append(f"the student is {points} below the whole network trained on the labels alone")
+    for gain in (run.metrics[name].value for name in GAINS if name in run.metrics):
+        if gain < 0:
+            points = margin(-gain, "fraction")
+            found.append(f"the student is {points} below the whole network trained on the labels alone")
     if baseline is None:
         return found
     if new := sorted(run.metrics.keys() - baseline.metrics.keys()):

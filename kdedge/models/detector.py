@@ -4,7 +4,8 @@ Such a network takes a batch of square images and gives one tensor, which its lo
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -46,7 +47,7 @@ class Detector(nn.Module):
     levels: tuple[int, ...]
     """Of the maps looked at, largest first: maps of level l have stride 2 ** l."""
     feature_points: dict[str, FeaturePoint]
-    classifier_names: dict[str, str | None]
+    classifier_names: Mapping[str, str | None] = MappingProxyType({})
     """What the tensors of the classifier that the backbone was taken from are called here; None of its head's."""
 
     def describe(

@@ -9,18 +9,28 @@ from tempfile import TemporaryDirectory
 from kdedge.core import console
 from kdedge.core.errors import Incomparable, ModelError
 from kdedge.core.paired import AgainstReport, PairedTimes
-from kdedge.core.report import Check, GateResult
-from kdedge.core.rundir import digest, sha256_file, write_json, write_text
+from kdedge.core.quality import BoxQuality
+from kdedge.core.report import Check, ExportReport, GateResult
+from kdedge.core.rundir import digest, read_record, sha256_file, write_json, write_text
 from kdedge.export.arrays import read_labels
 from kdedge.export.parity import Predictions
-from kdedge.gate.paired import Answered, accuracy_check, advice, decide_paired, latency_check, size_checks, vanished
+from kdedge.gate.paired import (
+    Answered,
+    accuracy_check,
+    advice,
+    boxes_check,
+    decide_paired,
+    latency_check,
+    size_checks,
+    vanished,
+)
 from kdedge.gate.render import columns, headline, junit, markdown, rows
 from kdedge.gate.rules import exit_code
 from kdedge.pipeline.device import EVAL
 from kdedge.pipeline.paired import measure_until_clear, paired_request
-from kdedge.pipeline.project import Project
+from kdedge.pipeline.project import EXPORT, Project
 from kdedge.pipeline.publish import publish
-from kdedge.pipeline.sides import Side, other_side, side_of
+from kdedge.pipeline.sides import Side, other_side, pictures, side_of
 from kdedge.profile.measure import Shapes
 from kdedge.profile.targets import Target
 
@@ -125,10 +135,37 @@ def compare_answers(new: Side, base: Side, precisions: list[str]) -> tuple[list[
     """A check for each precision that both predicted the same test images with; else why there is none."""
     if new.run is None or base.run is None:
         return [], [f"accuracy is not compared: {base.name} is a file, without answers to the test images"]
-    found = {name: answered(new.run, base.run, name) for name in precisions}
-    missing = [name for name, both in found.items() if both is None]
+    found = {name: compare_accuracy(new.run, base.run, name) for name in precisions}
+    missing = [name for name, check in found.items() if check is None]
     reasons = [f"accuracy of {', '.join(missing)} is not compared: no answers to the same test images"]
-    return [accuracy_check(name, both) for name, both in found.items() if both], reasons if missing else []
+    return [check for check in found.values() if check], reasons if missing else []
+
+
+def compare_accuracy(new: Project, base: Project, precision: str) -> Check | None:
+    """None where the two did not answer the same test images."""
+    if new.recipe.task != base.recipe.task:
+        return None
+    if new.recipe.task == "detect":
+        found = both_found(new, base, precision)
+        return boxes_check(precision, *found) if found else None
+    both = answered(new, base, precision)
+    return accuracy_check(precision, both) if both else None
+
+
+def both_found(new: Project, base: Project, precision: str) -> tuple[BoxQuality, BoxQuality] | None:
+    """By the engines where both asked theirs, else by the ONNX files; as the exports recorded it."""
+    shown = [pictures(project) for project in (new, base)]
+    if shown[0] is None or shown[0] != shown[1]:
+        return None
+    new_hops, base_hops = (
+        {hop.name: hop.quality for hop in read_record(project.run / EXPORT, ExportReport).hops}
+        for project in (new, base)
+    )
+    for name in (f"engine-{precision}", f"onnx-{precision}"):
+        found = new_hops.get(name), base_hops.get(name)
+        if isinstance(found[0], BoxQuality) and isinstance(found[1], BoxQuality):
+            return found[0], found[1]
+    return None
 
 
 def answered(new: Project, base: Project, precision: str) -> Answered | None:

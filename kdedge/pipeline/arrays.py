@@ -1,19 +1,23 @@
-"""data -> arrays/{calibration,eval,validation}.npz: images as the exported model takes them, labels, image ids.
+"""data -> arrays/{calibration,eval,validation}.npz: images as the exported model takes them, labels, image ids; of
+pictures with boxes also by what they were scaled.
 
 Below this line of the pipeline nothing knows a data set: export, engine, profile and a board see arrays.
 """
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kdedge.core.deployment import Export
 from kdedge.core.recipe import Normalize
 from kdedge.core.rundir import atomic_path
-from kdedge.data.build import Dataset, FolderSet, ImageSet
+from kdedge.data.boxes import scale_to_fit
+from kdedge.data.build import BoxFolder, BoxSet, Dataset, FolderSet, ImageSet
 from kdedge.data.loader import Normalizer, eval_batches
 
 LIMIT = 2**30
@@ -51,5 +55,14 @@ def write(path: Path, images: ImageSet | FolderSet, normalize: Normalize, prepro
     for batch in eval_batches(images, 500, torch.device("cpu")).epoch(0):
         parts.append((batch.images.permute(0, 2, 3, 1) if preprocess else normalizer(batch.images)).numpy())
         labels.append(batch.labels.numpy())
+    columns: dict[str, Any] = {"labels": np.concatenate(labels), "ids": ids.numpy()}
+    if isinstance(images, BoxSet | BoxFolder):
+        columns["scales"] = scales(images)
     with atomic_path(path) as temporary:
-        np.savez(temporary, images=np.concatenate(parts), labels=np.concatenate(labels), ids=ids.numpy())
+        np.savez(temporary, images=np.concatenate(parts), **columns)
+
+
+def scales(images: BoxSet | BoxFolder) -> NDArray[np.float64]:
+    """(N,) by what the pictures were scaled."""
+    side = images.image_shape[1]
+    return np.array([scale_to_fit(height, width, side) for height, width in images.sizes.tolist()])

@@ -18,7 +18,7 @@ def box_quality(
     detections: Sequence[Detections],
     targets: NDArray[np.float32],
     labels: Sequence[str],
-    scales: Sequence[float] | None = None,
+    scales: Sequence[float] | NDArray[np.float64] | None = None,
 ) -> BoxQuality:
     """Of each class and picture the 100 best detections count.
 

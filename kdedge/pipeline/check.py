@@ -15,16 +15,18 @@ from torch import nn
 
 from kdedge.core import console
 from kdedge.core.console import many, percent, size
+from kdedge.core.quality import MEASURES
 from kdedge.core.recipe import Model, Recipe, Teacher
 from kdedge.core.report import TrainedModel
 from kdedge.data.build import Dataset, build_data
-from kdedge.distill.evaluate import accuracy, predict
+from kdedge.distill.evaluate import predict
 from kdedge.distill.job import Job, cpu_threads, make_fabric
 from kdedge.distill.meter import TermMeter
 from kdedge.distill.teachers import FrozenTeacher
 from kdedge.distill.trainer import PhaseRun
 from kdedge.models.features import feature_points
 from kdedge.models.weights import load_weights
+from kdedge.pipeline.judges import judge_of
 from kdedge.pipeline.names import check_names, check_networks
 from kdedge.pipeline.networks import build, build_peers, describe, untrained_teacher
 from kdedge.pipeline.project import Project
@@ -54,24 +56,24 @@ class PhaseCost:
 def run(project: Project) -> None:
     """Raises RecipeError for names and options that do not exist, DataError and ModelError for files."""
     check_names(project)
-    recipe = project.recipe
+    recipe, measure = project.recipe, MEASURES[project.recipe.task]
     check_networks(project)
     dataset = build_data(recipe.data, recipe.seed)
     torch.set_num_threads(cpu_threads(recipe.run))
     device = make_fabric(recipe.run.model_copy(update={"devices": 1})).device
-    teachers, top1s = [], {}
+    teachers, accuracies = [], {}
     for number, teacher in enumerate(recipe.teachers):
-        frozen, top1s[f"teacher{number or ''}"] = try_teacher(project, teacher, dataset, device)
+        frozen, accuracies[f"teacher{number or ''}"] = try_teacher(project, teacher, dataset, device)
         teachers.append(frozen)
     built = {role: (model, build(model, dataset, recipe.seed)) for role, model in roles(recipe).items()}
-    abouts = {role: describe(*pair, dataset, top1=top1s.get(role) or 0) for role, pair in built.items()}
+    abouts = {role: describe(*pair, dataset, accuracy=accuracies.get(role) or 0) for role, pair in built.items()}
     shown = dict.fromkeys(built, "-") | {
-        role: "to be trained" if top1 is None else percent(top1) for role, top1 in top1s.items()
+        role: "to be trained" if accuracy is None else percent(accuracy) for role, accuracy in accuracies.items()
     }
     console.show_table(
         f"{recipe.name}: {recipe.data.name}, {len(dataset.train)} training, {len(dataset.validation)} validation, "
         f"{len(dataset.test)} test images of {'x'.join(map(str, dataset.image_shape))}, {len(dataset.labels)} classes",
-        ("network", "model", "top-1", "parameters", "MACs", "weights", "stages (channels at stride)"),
+        ("network", "model", measure.label, "parameters", "MACs", "weights", "stages (channels at stride)"),
         [[role, *network_row(about, shown[role]), stages(built[role][1], dataset)] for role, about in abouts.items()],
     )
     phases = [phase_cost(project, dataset, teachers, index) for index in range(len(recipe.phases))]
@@ -81,7 +83,7 @@ def run(project: Project) -> None:
         {
             "recipe": recipe.name,
             "run": str(project.run.path),
-            "teacher_top1": top1s.get("teacher"),
+            f"teacher_{measure.key}": accuracies.get("teacher"),
             "networks": {role: about.model_dump(include={"model", "params", "macs"}) for role, about in abouts.items()},
             "phases": [asdict(phase) for phase in phases],
         }
@@ -98,17 +100,18 @@ def roles(recipe: Recipe) -> dict[str, Model]:
 def try_teacher(
     project: Project, teacher: Teacher, dataset: Dataset, device: torch.device
 ) -> tuple[FrozenTeacher, float | None]:
-    """A teacher and its test top-1; one that is still to be trained has random weights and no accuracy."""
+    """A teacher and its accuracy on the test images; one still to be trained has random weights and no accuracy."""
     frozen = untrained_teacher(teacher, dataset, project.recipe.seed).to(device)
     if not teacher.checkpoint:
         return frozen, None
     load_weights(frozen.model, project.checkpoint(teacher))
     normalize, workers = teacher.normalize or dataset.normalize, project.recipe.data.workers
-    return frozen, accuracy(*predict(frozen.model, dataset.test, normalize, device, workers))
+    judge = judge_of(frozen.model, dataset)
+    return frozen, judge.quality(*predict(frozen.model, dataset.test, normalize, device, workers, judge)).accuracy
 
 
-def network_row(about: TrainedModel, top1: str) -> list[str]:
-    return [about.model, top1, many(about.params), many(about.macs), size(about.weight_bytes)]
+def network_row(about: TrainedModel, accuracy: str) -> list[str]:
+    return [about.model, accuracy, many(about.params), many(about.macs), size(about.weight_bytes)]
 
 
 def stages(network: nn.Module, dataset: Dataset) -> str:

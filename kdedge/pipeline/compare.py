@@ -8,15 +8,18 @@ from kdedge.core import console
 from kdedge.core.deployment import Precision
 from kdedge.core.errors import KdedgeError
 from kdedge.core.profiling import ProfileReport
+from kdedge.core.quality import Quality
 from kdedge.core.report import ExportReport
-from kdedge.core.rundir import write_json, write_text
+from kdedge.core.rundir import digest, write_json, write_text
 from kdedge.core.stats import share_interval
 from kdedge.gate.baseline import machine_of
 from kdedge.gate.metrics import collect
 from kdedge.pipeline.gate import read_records
 from kdedge.pipeline.project import Project, reopen
+from kdedge.pipeline.sides import pictures
 from kdedge.report.card import model_name
-from kdedge.report.compare import COLUMNS, Entry, fronts, markdown, plain, rows, sentences
+from kdedge.report.compare import columns, markdown, plain, rows, sentences
+from kdedge.report.fronts import Entry, fronts
 
 
 def compare(runs: Sequence[Path], device: str | None, as_markdown: bool, out: Path | None = None) -> None:
@@ -38,7 +41,7 @@ def compare(runs: Sequence[Path], device: str | None, as_markdown: bool, out: Pa
     if as_markdown:
         console.show_text(markdown(entries).rstrip())
     else:
-        console.show_table("compare", COLUMNS, rows(entries))
+        console.show_table("compare", columns(entries), rows(entries))
         for sentence in sentences(entries, list(fronts(entries))):
             console.show_text(sentence)
     if out:
@@ -74,21 +77,30 @@ def entry_of(name: str, project: Project) -> Entry:
         machine=machine_of(profiles),
         test_set=test_set(project, export),
         intervals=intervals(export, profiles),
+        measure=training.measure,
     )
 
 
 def test_set(project: Project, export: ExportReport) -> dict[str, Any]:
     """What tells whether two runs answered the same images."""
     hop = next(iter(export.hops), None)
+    labels = hop.correctness.of if hop and hop.correctness else None
+    if project.recipe.task == "detect" and (shown := pictures(project)):
+        labels = digest(shown)
     return {
         "data": project.recipe.data.name,
         "images": hop.quality.images if hop else None,
-        "labels": hop.correctness.of[:8] if hop and hop.correctness else None,
+        "labels": labels[:8] if labels else None,
     }
 
 
 def intervals(export: ExportReport, profiles: Sequence[ProfileReport]) -> dict[str, tuple[float, float]]:
+    """Of top-1, which is a share of the images, and of latency."""
     qualities = {name: export.quality(name) for name in export.onnx}
-    found = {f"{name}/top1": share_interval(each.accuracy, each.images) for name, each in qualities.items() if each}
+    found = {
+        f"{name}/top1": share_interval(each.top1, each.images)
+        for name, each in qualities.items()
+        if isinstance(each, Quality)
+    }
     medians = {f"{each.name}/latency_median_ms": each.latency.median_interval for each in profiles}
     return found | {name: interval for name, interval in medians.items() if interval}

@@ -12,6 +12,7 @@ from kdedge.core.errors import DataError, KdedgeError
 from kdedge.core.pictures import read_picture
 from kdedge.core.rundir import atomic_path, sha256_file, write_json
 from kdedge.engine.boxes import Detections
+from kdedge.pipeline.deployed import Deployed
 from kdedge.pipeline.detector import Detector, open_detector
 from kdedge.pipeline.draw import draw_boxes
 
@@ -21,7 +22,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", "
 LOSSY = (".jpg", ".jpeg")
 
 
-def detect(images: Sequence[Path], model: Path, out: Path | None, score: float) -> None:
+def detect(images: Sequence[Path], model: Deployed, out: Path | None, score: float) -> None:
     """What cannot be read is told, and the others done.
 
     Raises:
@@ -41,7 +42,8 @@ def detect(images: Sequence[Path], model: Path, out: Path | None, score: float) 
     for reason in broken.values():
         console.fail(f"{reason.what}: {reason.why}")
     failed = [path.name for path in broken]
-    report = DetectReport(model=model.name, model_sha256=sha256_file(model), score=score, pictures=found, failed=failed)
+    digest = sha256_file(model.path)
+    report = DetectReport(model=model.name, model_sha256=digest, score=score, pictures=found, failed=failed)
     if out:
         write_json(out / RECORD, report)
     show(report, out)

@@ -14,12 +14,13 @@ from kdedge.core.errors import ModelError
 from kdedge.core.recipe import Normalize
 from kdedge.core.rundir import sha256_file
 from kdedge.engine.base import Session, backend
-from kdedge.engine.boxes import Detections, decode
+from kdedge.engine.boxes import Detections, detections_of
 from kdedge.engine.boxes_decoding import KEY, Decoding, read_decoding
 from kdedge.engine.boxes_letterbox import letterbox, unletterbox
 from kdedge.engine.rows import run_rows
 from kdedge.engine.sidecar import read_sidecar
 from kdedge.export.onnx import load, metadata_of
+from kdedge.pipeline.deployed import Deployed
 from kdedge.pipeline.profile import library_of
 
 LEVELS = 5
@@ -53,24 +54,20 @@ class Detector:
         """Of a picture (H, W, 3) of any size."""
         decoding, (height, width) = self.described.decoding, picture.shape[:2]
         outputs = run_rows(self.session, self.described.feed(letterbox(picture, decoding.image_size)))
-        if len(outputs) != 1:
-            raise ModelError(f"{self.session.model} has {len(outputs)} outputs", "a detector has one")
-        found = decode(next(iter(outputs.values())), decoding)[0]
+        found = detections_of(outputs, decoding)[0]
         return found._replace(boxes=unletterbox(found.boxes, height, width, decoding.image_size))
 
 
 @contextmanager
-def open_detector(path: Path, score: float) -> Iterator[Detector]:
+def open_detector(model: Deployed, score: float) -> Iterator[Detector]:
     """With boxes whose score is above `score`.
 
     Raises:
         ModelError: no model, or one that does not say how its outputs become boxes.
     """
-    if not path.is_file():
-        raise ModelError(f"{path} is not there", "--model takes an ONNX file or an engine", f"ls {path.parent}")
-    described = describe(path)
+    described = describe(model.path)
     described = replace(described, decoding=replace(described.decoding, score_threshold=score))
-    with backend(library_of(path)).open(path, {}) as session:
+    with backend(model.library).open(model.path, model.options) as session:
         yield Detector(session, described)
 
 

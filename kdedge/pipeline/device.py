@@ -17,9 +17,11 @@ from kdedge.core.rundir import read_record, sha256_file, write_json
 from kdedge.engine.base import backend
 from kdedge.export.arrays import Arrays, read_arrays
 from kdedge.export.onnx import INPUT, OUTPUT
-from kdedge.export.parity import LOWER, Predictions, compare, refuse
+from kdedge.export.parity import LOWER, Logits, Predictions, refuse
+from kdedge.export.referee import Referee
 from kdedge.pipeline.profile import note_lightening, note_no_gain
 from kdedge.pipeline.project import DEVICE, DEVICES, EXPORT, TRAINING, Project
+from kdedge.pipeline.referees import referee_of
 from kdedge.pipeline.show import show_hops
 from kdedge.pipeline.show_profile import show_profiles
 from kdedge.profile.measure import profile_model
@@ -29,6 +31,8 @@ from kdedge.profile.targets import Target
 EVAL = "arrays/eval.npz"
 SLOWLY_ASKED = 128
 """Images for engines that can only be asked with trtexec, which is started for each batch."""
+BATCH = 64
+"""Images asked at a time, at most."""
 
 
 def run_on(project: Project, target: Target) -> None:
@@ -40,10 +44,10 @@ def run_on(project: Project, target: Target) -> None:
     export = read_record(project.run / EXPORT, ExportReport)
     with project.run.locked(), target:
         device = target.describe(export.backend)
-        work = OnDevice(project, export, target, device)
+        training = read_record(project.run / TRAINING, TrainingReport)
+        work = OnDevice(project, export, training.labels, target, device)
         profiles = {name: work.measure(name) for name in export.onnx}
         precisions = [name for name in get_args(Precision) if name in profiles]
-        training = read_record(project.run / TRAINING, TrainingReport)
         note_no_gain([profiles[name] for name in precisions])
         note_lightening(profiles, export, export.deployed(training.student).macs)
         for name, profile in profiles.items():
@@ -78,8 +82,11 @@ def slug(device: dict[str, Any]) -> str:
 class OnDevice:
     """One run's models on one device; `folder` is relative to the run's."""
 
-    def __init__(self, project: Project, export: ExportReport, target: Target, device: dict[str, Any]) -> None:
+    def __init__(
+        self, project: Project, export: ExportReport, labels: list[str], target: Target, device: dict[str, Any]
+    ) -> None:
         self.project, self.export, self.target = project, export, target
+        self.fp32, self.labels = project.run / export.onnx["fp32"].path, labels
         self.run, self.spec, self.options = project.run, project.recipe.profile, export.backend_options
         self.folder = f"{DEVICES}/{slug(device)}"
         self.most = SLOWLY_ASKED if "trtexec" in device["match"] else None
@@ -116,33 +123,39 @@ class OnDevice:
 
     def compare(self, precision: str, engine: Path) -> Hop:
         """With what the ONNX file predicts here, on the same test images."""
-        reference, found = f"onnx-{precision}", self.ask(engine)
-        labels = self.arrays.labels[: len(found.ids)]
+        reference, count = f"onnx-{precision}", len(self.arrays.ids)
+        found = Predictions(self.arrays.ids, self.ask(engine))
         name = f"predictions/engine-{precision}.npz"
         found.save(self.path(name))
         self.artifacts.append(f"{self.folder}/{name}")
         whole = Predictions.load(self.run / f"predictions/{reference}.npz")
-        before = Predictions(whole.ids[: len(labels)], whole.outputs[: len(labels)])
+        before = Predictions(whole.ids[:count], whole.outputs[:count])
         limit: Tolerance = self.project.recipe.export.tolerance.fp32 if precision == "fp32" else LOWER
-        hop = compare(f"engine-{precision}", found, before, labels, limit, reference_name=reference)
-        if len(labels) < len(whole.ids):
-            asked = f"{len(labels)} of {len(whole.ids)} test images"
+        hop = self.referee.compare(f"engine-{precision}", found, before, self.arrays, limit, reference)
+        if count < len(whole.ids):
+            asked = f"{count} of {len(whole.ids)} test images"
             hop.notes.append(f"engines were compared on {asked}, as trtexec starts anew for each batch")
         return hop
 
-    def ask(self, engine: Path) -> Predictions:
-        """All test images, or as many as are asked of what is slow to ask."""
-        ids, path = self.arrays.ids[: self.most], self.run / EVAL
+    def ask(self, engine: Path) -> Logits:
+        """What is kept of the answers to `arrays`."""
         with TemporaryDirectory(prefix="kdedge-") as folder:
-            if len(ids) < len(self.arrays.ids):
+            path = self.run / EVAL
+            if self.most:
                 path = Path(folder, "images.npz")
-                np.savez(path, **cast("Any", {INPUT: self.arrays.images[: self.most]}))
-            answer = predict(self.target, self.export.backend, engine, path, self.options)
-        return Predictions(ids, answer[OUTPUT])
+                np.savez(path, **cast("Any", {INPUT: self.arrays.images}))
+            library, batch = self.export.backend, min(BATCH, self.referee.batch)
+            answer = predict(self.target, library, engine, path, self.options, batch, self.referee.decoding)
+        return answer["boxes" if self.referee.decoding else OUTPUT]
+
+    @cached_property
+    def referee(self) -> Referee:
+        return referee_of(self.project.recipe.task, self.fp32, self.labels)
 
     @cached_property
     def arrays(self) -> Arrays:
-        return read_arrays(self.run / EVAL)
+        """All test images, or as many as are asked of what is slow to ask."""
+        return read_arrays(self.run / EVAL).first(self.most)
 
     def keep(self, name: str, record: Any) -> None:
         write_json(self.path(name), record)

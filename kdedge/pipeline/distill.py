@@ -25,7 +25,7 @@ from kdedge.models.weights import save_weights
 from kdedge.pipeline.environment import environment
 from kdedge.pipeline.judges import judge_of
 from kdedge.pipeline.names import check_names, check_networks
-from kdedge.pipeline.networks import TeacherNet, build_peers, describe, obtain_teacher, start_student
+from kdedge.pipeline.networks import TeacherNet, build_peers, describe, obtain_teacher, origin, start_student
 from kdedge.pipeline.project import TRAINING, Project, control_folder
 from kdedge.pipeline.show import show_training
 
@@ -124,7 +124,7 @@ class Distillation:
     def train(self, name: str, phases: tuple[Phase, ...], identity: str, *, alone: bool = False) -> TrainedModel:
         """Train the student; alone: without teachers and peers."""
         recipe, folder = self.recipe, self.project.run / name
-        network = start_student(recipe, self.dataset, self.teachers)
+        network = start_student(self.project, self.dataset, self.teachers)
         peers = () if alone else build_peers(recipe.peers, self.dataset, recipe.seed)
         label = f"{name} {recipe.student.name}"
         job = Job(
@@ -158,7 +158,7 @@ class Distillation:
             exits=result.exits,
             ensemble=result.ensemble,
             extra_params=result.extra_params,
-            source="trained",
+            source=origin(self.project, recipe.student),
         )
 
     def peer(self, number: int, network: nn.Module) -> TrainedModel:

@@ -93,8 +93,13 @@ def with_exits(project: Project) -> ExportReport:
     """What the run has exported.
 
     Raises:
-        KdedgeError: it was not exported with all exits, or has none.
+        KdedgeError: it was not exported with all exits, or has none, as no detector has.
     """
+    if project.recipe.task != "classify":
+        raise KdedgeError(
+            f"{project.run.path} is a detector", "only classifiers have early exits",
+            "kdedge methods self_distill   (it trains them)",
+        )  # fmt: skip
     project.run.sha256(EXPORT)  # says what to run when it has not been written
     export = read_record(project.run / EXPORT, ExportReport)
     if export.exit == "all":

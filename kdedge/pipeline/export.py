@@ -23,6 +23,7 @@ from kdedge.export.int8 import Calibrated
 from kdedge.export.onnx import INPUT, NO_EXITS, Outputs, count_nodes, export_onnx
 from kdedge.export.parity import refuse
 from kdedge.export.precision import to_fp16
+from kdedge.export.referee import Referee
 from kdedge.export.sensitivity import Judge, ask, within_limit
 from kdedge.models.cost import cost
 from kdedge.models.weights import load_weights
@@ -32,9 +33,11 @@ from kdedge.pipeline.heads import Exported, choose_exits
 from kdedge.pipeline.hops import Hops
 from kdedge.pipeline.networks import build, dense_form
 from kdedge.pipeline.project import BASELINE, CARD, EXPORT, Project
+from kdedge.pipeline.referees import referee_of
 from kdedge.pipeline.show import show_export
 
 TEACHER, ORIGINAL = "teacher", "original"
+FP32 = "export/student.fp32.onnx"
 
 
 def run(project: Project) -> list[str]:
@@ -55,7 +58,7 @@ def run(project: Project) -> list[str]:
         work.teacher(work.load(recipe.teachers[0], "teacher.safetensors"))
     dense = dense_form(recipe.student)
     original = work.original(dense) if dense else None
-    hops = Hops(project.run, recipe.export, exported.outputs.logits)
+    hops = Hops(project.run, recipe.export, exported.outputs.logits, work.referee())
     hops.compare(exported.network, dataset.normalize, work.onnx, work.engines, work.cascades)
     fragile = work.fragility(hops) if exported.outputs == NO_EXITS else None
     report = ExportReport(
@@ -101,7 +104,7 @@ class Exporting:
 
     def student(self, exported: Exported) -> None:
         """fp32 from the network, the other precisions from fp32, and each one's engine or engines."""
-        fp32 = self.run / "export/student.fp32.onnx"
+        fp32 = self.run / FP32
         self.write(exported.traced, fp32, self.dataset.normalize, exported.outputs)
         for precision in self.recipe.precisions:
             path = self.run / f"export/student.{precision}.onnx"
@@ -120,8 +123,8 @@ class Exporting:
         limit = self.recipe.tolerance.int8.accuracy_drop
         if self.recipe.quantization.sensitivity and limit is not None:
             split, name = self.unseen()
-            arrays = read_arrays(self.run / name)
-            self.sensitivity = within_limit(Judge(calibrated, arrays.images, arrays.labels), limit, split)
+            judge = Judge(calibrated, read_arrays(self.run / name), self.referee())
+            self.sensitivity = within_limit(judge, limit, split)
         calibrated.quantize(path, keep=self.left_in_float())
 
     def calibrated(self, fp32: Path, training: str) -> Calibrated:
@@ -139,20 +142,29 @@ class Exporting:
     def fragility(self, hops: Hops) -> Fragility | None:
         """What int8 costs the distilled student beside its undistilled twin, the same layers in int8.
 
-        None where there are not both, or nothing is asked of them.
+        None where there are not both, or nothing is asked of them; of detectors it is a note on the int8 hop, as mAP is
+        of no single image and so has no sign test.
         """
         recipe, limit = self.project.recipe, self.recipe.tolerance.int8.extra_drop
         distilled = any(phase.methods for phase in recipe.phases)
         if limit is None or "int8" not in self.onnx or not distilled or not recipe.baseline:
             return None
-        images = hops.arrays.images
+        arrays, referee = hops.arrays, hops.referee
         with tempfile.TemporaryDirectory(prefix="kdedge-baseline-") as folder:
             fp32, int8 = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
             self.write(self.load(recipe.student, BASELINE), fp32, self.dataset.normalize)
             self.calibrated(fp32, "baseline").quantize(int8, keep=self.left_in_float())
-            baseline = Pair(ask(fp32, images), ask(int8, images))
+            baseline = Pair(ask(fp32, arrays, referee), ask(int8, arrays, referee))
         student = Pair(hops.answer("onnx-fp32"), hops.answer("onnx-int8"))
-        return fragility(student, baseline, hops.arrays.labels, limit)
+        if recipe.task == "classify":
+            return fragility(student, baseline, arrays.labels, limit)
+        mine, other = (100 * referee.drop(*pair, arrays) for pair in (student, baseline))
+        costs = f"int8 costs the distilled student {mine:.2f} points and the undistilled one {other:.2f}"
+        hops.hop("onnx-int8").notes.append(f"{costs}; whether by chance, no test says of mAP")
+        return None
+
+    def referee(self) -> Referee:
+        return referee_of(self.project.recipe.task, self.run / FP32, self.dataset.labels)
 
     def unseen(self) -> tuple[str, str]:
         """Images to choose on, which are not the test's: what they are called, and their file."""

@@ -16,7 +16,8 @@ from kdedge.engine.cascade import open_cascade
 from kdedge.engine.rows import run_rows
 from kdedge.export.arrays import read_arrays
 from kdedge.export.onnx import OUTPUT
-from kdedge.export.parity import LOWER, Logits, Predictions, compare, predict_torch
+from kdedge.export.parity import LOWER, Logits, Predictions, predict_torch
+from kdedge.export.referee import Referee
 
 
 class Hops:
@@ -29,8 +30,8 @@ class Hops:
         outputs: names of the logits, in their order.
     """
 
-    def __init__(self, run: RunDir, export: Export, outputs: tuple[str, ...]) -> None:
-        self.run, self.export, self.outputs = run, export, outputs
+    def __init__(self, run: RunDir, export: Export, outputs: tuple[str, ...], referee: Referee) -> None:
+        self.run, self.export, self.outputs, self.referee = run, export, outputs, referee
         self.arrays = read_arrays(run / "arrays/eval.npz")
         self.hops: list[Hop] = []
         self.artifacts: list[str] = []
@@ -72,8 +73,7 @@ class Hops:
         if self.export.preprocess:
             pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
             images = Normalizer(normalize)(pixels).numpy()
-        logits = predict_torch(network, images)
-        return dict(zip(self.outputs, logits if logits.ndim == 3 else [logits], strict=True))
+        return predict_torch(network, images, self.outputs, self.referee.batch, self.referee.keep)
 
     def onnx_options(self) -> dict[str, Any]:
         """ONNX Runtime runs the ONNX files, whatever the engines are for."""
@@ -81,7 +81,7 @@ class Hops:
 
     def ask(self, file: ExportedFile, library: str, options: dict[str, Any]) -> dict[str, Logits]:
         with backend(library).open(self.run / file.path, options) as session:
-            return run_rows(session, self.arrays.images)
+            return run_rows(session, self.arrays.images, self.referee.batch, self.referee.keep)
 
     def ask_cascade(self, file: ExportedFile) -> dict[str, Logits]:
         with open_cascade(self.run / file.path) as cascade:
@@ -90,6 +90,9 @@ class Hops:
     def answer(self, name: str) -> Logits:
         """What a hop that was compared gave for the images of `arrays`."""
         return self._answers[name].outputs
+
+    def hop(self, name: str) -> Hop:
+        return next(hop for hop in self.hops if hop.name == name)
 
     def add(self, name: str, answers: dict[str, Logits], reference: str | None, limit: Tolerance) -> None:
         """The early exits' hops are called exit1/onnx-fp32; those of the last one have their bare name."""
@@ -102,4 +105,4 @@ class Hops:
             self.artifacts.append(f"predictions/{here}.npz")
             before = self._answers[there] if there else None
             allowed = limit if output == OUTPUT else early
-            self.hops.append(compare(here, answer, before, self.arrays.labels, allowed, reference_name=there))
+            self.hops.append(self.referee.compare(here, answer, before, self.arrays, allowed, there))

@@ -31,10 +31,16 @@ def first_comment(path: Path) -> str:
     return line.lstrip("# ").strip() if line.startswith("#") else ""
 
 
+def task_of_recipe(path: Path) -> str:
+    return str(yaml.safe_load(path.read_text(encoding="utf-8")).get("task", Recipe.model_fields["task"].default))
+
+
 def show_shipped() -> None:
     recipes, presets = shipped("recipes"), shipped("export")
-    for title, known in (("recipes: kdedge run NAME", recipes), ("presets: export.preset in a recipe", presets)):
-        show_table(title, ("name", "what"), [[name, first_comment(path)] for name, path in known.items()])
+    table = [[name, task_of_recipe(path), first_comment(path)] for name, path in recipes.items()]
+    show_table("recipes: kdedge run NAME", ("name", "task", "what"), table)
+    table = [[name, first_comment(path)] for name, path in presets.items()]
+    show_table("presets: export.preset in a recipe", ("name", "what"), table)
     console.emit({"recipes": list(recipes), "presets": list(presets)})
 
 
@@ -101,13 +107,14 @@ def spelled(schedule: Schedule) -> str:
 
 
 def preset_phase(name: str, preset: "Preset") -> dict[str, Any]:
-    """The part of a phase that a preset is, to paste into a recipe."""
+    """The part of a phase that a preset is, to paste into a recipe; a detector's own losses are as they are."""
     use = {"name": name, **plain_term(preset.weight, preset.schedule)}
     if preset.terms:
         use["terms"] = {pattern: {"weight": weight} for pattern, weight in preset.terms.items()}
     if preset.options:
         use["options"] = dict(preset.options)
-    return {"cross_entropy": {"weight": preset.cross_entropy}, "methods": [use]}
+    labels = {"cross_entropy": {"weight": preset.cross_entropy}} if preset.task == "classify" else {}
+    return {**labels, "methods": [use]}
 
 
 def source_of(method: type) -> str:

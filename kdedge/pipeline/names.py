@@ -5,12 +5,13 @@ from functools import partial
 
 from pydantic import ValidationError
 
+from kdedge.core import console
 from kdedge.core.errors import KdedgeError
 from kdedge.core.load import explain
-from kdedge.core.recipe import Recipe
+from kdedge.core.recipe import Model, Recipe
 from kdedge.core.source import KeyPath, Problem, report_problems
 from kdedge.core.training import MethodUse
-from kdedge.data.build import DATASETS
+from kdedge.data.build import DATASETS, Dataset
 from kdedge.data.locate import LAYOUTS, layout_of
 from kdedge.data.outline import outline, stand_in
 from kdedge.distill.base import METHODS
@@ -18,14 +19,14 @@ from kdedge.distill.objective import listens_to
 from kdedge.engine.base import backend
 from kdedge.models.zoo import own_builder
 from kdedge.pipeline.heads import choose_exits
-from kdedge.pipeline.networks import build, check_start
+from kdedge.pipeline.networks import build, check_start, start
 from kdedge.pipeline.places import Lesson, lessons, networks
 from kdedge.pipeline.project import Project
 from kdedge.pipeline.trial import TRIAL_IMAGES, try_lesson
 
 
 def check_names(project: Project) -> None:
-    """Raises RecipeError with every data set, network, backend, method or method option that does not exist."""
+    """Raises RecipeError with every data set, network, backbone, backend, method or option that does not exist."""
     recipe = project.recipe
     looked_up: list[tuple[KeyPath, Callable[[], object]]] = [
         (("data", "name"), lambda: check_data(recipe)),
@@ -34,6 +35,8 @@ def check_names(project: Project) -> None:
     for path, model in networks(recipe).items():
         if ":" not in model.name:  # torchvision's and timm's are looked up where they are built
             looked_up.append(((*path, "name"), lambda name=model.name: own_builder(name, recipe.task)))  # type: ignore[misc]
+        if model.backbone:
+            looked_up.append(((*path, "backbone"), lambda model=model: project.backbone(model)))  # type: ignore[misc]
     problems = [found for path, look_up in looked_up if (found := attempt(project, path, look_up))]
     for lesson in lessons(recipe):
         problems += check_methods(project, lesson)
@@ -100,7 +103,7 @@ def check_networks(project: Project) -> None:
     problems = [
         found
         for path, model in networks(project.recipe).items()
-        if (found := attempt(project, path, lambda model=model: build(model, dataset, 0)))  # type: ignore[misc]
+        if (found := attempt(project, path, lambda model=model: try_start(project, model, dataset)))  # type: ignore[misc]
     ]
     if not problems:
         found = attempt(project, ("student", "lighten"), lambda: check_start(project.recipe, dataset))
@@ -114,6 +117,14 @@ def check_networks(project: Project) -> None:
         problems = [found for place, trial in trials.items() if (found := attempt(project, place, trial))]
     if problems:
         raise report_problems(project.source.name, problems)
+
+
+def try_start(project: Project, model: Model, dataset: Dataset) -> None:
+    """Build a network as its training begins with it, and say what of its backbone is not kept."""
+    _, rewritten = start(project, model, dataset)
+    fresh = sum(step.path.startswith("backbone.") for step in rewritten)
+    if model.backbone and fresh:
+        console.say(f"{model.name}: {fresh} lightened convolutions of its backbone do not start from {model.backbone}")
 
 
 def attempt(project: Project, path: KeyPath, look_up: Callable[[], object]) -> Problem | None:

@@ -24,7 +24,7 @@ from kdedge.distill.trainer import train
 from kdedge.models.cost import cost
 from kdedge.models.inherit import check_same_network, inherit
 from kdedge.models.lighten import Rewritten, lighten
-from kdedge.models.weights import load_weights
+from kdedge.models.weights import load_backbone, load_weights
 from kdedge.models.zoo import build_model
 from kdedge.pipeline.arrays import spread
 from kdedge.pipeline.judges import judge_of
@@ -41,10 +41,18 @@ def build(model: Model, dataset: Dataset, seed: int) -> nn.Module:
     return build_and_lighten(model, dataset, seed)[0]
 
 
-def build_and_lighten(model: Model, dataset: Dataset, seed: int) -> tuple[nn.Module, list[Rewritten]]:
-    """A network, and what of it was rewritten."""
+def build_and_lighten(
+    model: Model, dataset: Dataset, seed: int, backbone: Path | None = None
+) -> tuple[nn.Module, list[Rewritten]]:
+    """A network, and what of it was rewritten.
+
+    Args:
+        backbone: weights of a detector's, of which those that are rewritten are lost.
+    """
     torch.manual_seed(seed)
     network = build_model(model.name, model.options, len(dataset.labels), dataset.image_shape, dataset.task)
+    if backbone:
+        load_backbone(network, backbone)
     how = model.lighten
     return network, lighten(network, dataset.image_shape, **how.rewriting()) if how else []
 
@@ -67,9 +75,19 @@ def dense_form(model: Model) -> Model | None:
     return None
 
 
-def start_student(recipe: Recipe, dataset: Dataset, teachers: Sequence[FrozenTeacher]) -> nn.Module:
-    """The student before its first step: fresh, or with what it can keep of its first teacher's weights."""
-    network, rewritten = build_and_lighten(recipe.student, dataset, recipe.seed)
+def start(project: Project, model: Model, dataset: Dataset) -> tuple[nn.Module, list[Rewritten]]:
+    """A network before its first step: fresh, or on the backbone that the recipe names; and what of it was rewritten.
+
+    Raises:
+        ModelError: the backbone's file is missing or does not fit.
+    """
+    return build_and_lighten(model, dataset, project.recipe.seed, project.backbone(model))
+
+
+def start_student(project: Project, dataset: Dataset, teachers: Sequence[FrozenTeacher]) -> nn.Module:
+    """As `start`, or with what it can keep of its first teacher's weights."""
+    recipe = project.recipe
+    network, rewritten = start(project, recipe.student, dataset)
     if recipe.student.lighten and recipe.student.lighten.init == "teacher":
         teacher = teachers[0]
         device = next(teacher.model.parameters()).device
@@ -125,12 +143,12 @@ def obtain_teacher(project: Project, teacher: Teacher, dataset: Dataset, place: 
     Args:
         place: where it stands in the recipe.
     """
-    network = build(teacher, dataset, project.recipe.seed)
+    network = start(project, teacher, dataset)[0]
     normalize = teacher.normalize or dataset.normalize
     if teacher.checkpoint:
         path = project.checkpoint(teacher)
         load_weights(network, path)
-        return TeacherNet(network, normalize, f"{path.name} sha256:{sha256_file(path)[:12]}")
+        return TeacherNet(network, normalize, stamped(path))
     return train_teacher(project, teacher, network, replace(dataset, normalize=normalize), place)
 
 
@@ -138,14 +156,14 @@ def train_teacher(project: Project, teacher: Teacher, network: nn.Module, datase
     """Once: the cache is keyed by everything that decides its weights."""
     assert teacher.training
     recipe, own = project.recipe, [teacher, *teachers_of(teacher.teachers).values()]
-    files = [*project.checkpoints(teacher.teachers), *code_hashes(own)]
+    files = [*project.checkpoints(teacher.teachers), *project.backbones(own), *code_hashes(own)]
     key = digest([plain(teacher), training_sections(recipe), files, stamp(recipe.data), recipe.seed, version("kdedge")])
     cache = RunDir(cache_folder() / "teachers" / f"{teacher.name.replace(':', '-')}-{key[:12]}")
     with cache.locked():
         if cache.fresh("train", key):
             console.say(f"teacher {teacher.name}: cached ({cache.path})")
             load_weights(network, cache / WEIGHTS)
-            return trained_teacher(network, dataset, f"{origin(teacher)} (cached)", cache)
+            return trained_teacher(network, dataset, f"{origin(project, teacher)} (cached)", cache)
         whom = [
             obtain_teacher(project, one, dataset, f"{place}.teachers.{n}") for n, one in enumerate(teacher.teachers)
         ]
@@ -157,11 +175,18 @@ def train_teacher(project: Project, teacher: Teacher, network: nn.Module, datase
         )  # fmt: skip
         train(job)
         cache.record("train", key, [WEIGHTS, LOG])
-        return trained_teacher(network, dataset, origin(teacher), cache)
+        return trained_teacher(network, dataset, origin(project, teacher), cache)
 
 
-def origin(teacher: Teacher) -> str:
-    return "trained" + (f" by {' and '.join(each.name for each in teacher.teachers)}" if teacher.teachers else "")
+def origin(project: Project, model: Model) -> str:
+    """trained by resnet110 from resnet18.pth sha256:0123456789ab"""
+    teachers = " and ".join(each.name for each in model.teachers) if isinstance(model, Teacher) else ""
+    backbone = project.backbone(model)
+    return "trained" + (f" by {teachers}" if teachers else "") + (f" from {stamped(backbone)}" if backbone else "")
+
+
+def stamped(path: Path) -> str:
+    return f"{path.name} sha256:{sha256_file(path)[:12]}"
 
 
 def trained_teacher(network: nn.Module, dataset: Dataset, source: str, cache: RunDir) -> TeacherNet:

@@ -57,32 +57,51 @@ class Project:
     """The recipe as it was named, and each `--set`."""
 
     def checkpoint(self, teacher: Teacher) -> Path:
-        """The file of a teacher's weights, looked for beside the recipe, here, and in the data folder.
+        """The file of a teacher's weights.
+
+        Raises:
+            ModelError: as `weights` does.
+        """
+        return self.weights("the teacher's checkpoint", teacher.checkpoint or "", "teachers.0.checkpoint")
+
+    def backbone(self, model: Model) -> Path | None:
+        """The file that a detector's backbone starts from, if the recipe names one.
+
+        Raises:
+            ModelError: as `weights` does.
+        """
+        key = "teachers.0.backbone" if isinstance(model, Teacher) else "student.backbone"
+        return self.weights("the backbone", model.backbone, key) if model.backbone else None
+
+    def weights(self, what: str, file: str, key: str) -> Path:
+        """A file of weights, looked for beside the recipe, here, and in the data folder.
 
         Raises:
             ModelError: it is in none of them.
         """
-        name = Path(teacher.checkpoint or "").expanduser()
-        places = [self.folder, Path.cwd(), data_root(self.recipe.data)]
-        for place in dict.fromkeys(places):
+        name = Path(file).expanduser()
+        places = dict.fromkeys([self.folder, Path.cwd(), data_root(self.recipe.data)])
+        for place in places:
             if (place / name).is_file():
                 return place / name
-        raise ModelError(
-            f"the teacher's checkpoint {name} is missing",
-            f"not in {', '.join(str(place) for place in dict.fromkeys(places))}",
-            "--set teachers.0.checkpoint=FILE, or KDEDGE_DATA=FOLDER",
-        )
+        looked = ", ".join(map(str, places))
+        raise ModelError(f"{what} {name} is missing", f"not in {looked}", f"--set {key}=FILE, or KDEDGE_DATA=FOLDER")
 
     def student_key(self) -> str:
         """Of all that decides the student's weights."""
         recipe = self.recipe
-        files = [*self.checkpoints(recipe.teachers), *code_hashes(networks(recipe).values())]
+        named = networks(recipe).values()
+        files = [*self.checkpoints(recipe.teachers), *self.backbones(named), *code_hashes(named)]
         return digest([weight_sections(recipe), stamp(recipe.data), files, version("kdedge")])
 
     def checkpoints(self, teachers: Iterable[Teacher]) -> list[str]:
         """Hashes of the files that teachers, and theirs, are read from."""
         own = [(sha256_file(self.checkpoint(t)),) if t.checkpoint else self.checkpoints(t.teachers) for t in teachers]
         return [file for files in own for file in files]
+
+    def backbones(self, models: Iterable[Model]) -> list[str]:
+        """Hashes of the files that backbones start from."""
+        return [sha256_file(path) for model in models if (path := self.backbone(model))]
 
     def key(self, command: str) -> str:
         """Of all that decides what a command writes.

@@ -9,7 +9,7 @@ from kdedge.pipeline import recorded
 from kdedge.pipeline.again import command_of, notes_on
 from kdedge.pipeline.gate import read_records, read_result
 from kdedge.pipeline.project import CARD, EXITS, GATE, PAGE, RECIPE, Project, SavedRecipe, control_folder, plain
-from kdedge.pipeline.summary import COLUMNS, summary_rows
+from kdedge.pipeline.summary import columns, summary_rows
 from kdedge.report import ablation
 from kdedge.report.card import card
 from kdedge.report.html import ReportData, render
@@ -39,7 +39,7 @@ def gather(project: Project) -> ReportData:
         export=export,
         profiles=sorted(profiles, key=lambda profile: list(export.onnx).index(profile.name)),
         gate=read_result(project) if (run / GATE).exists() else None,
-        summary=(COLUMNS, summary_rows(training, export, profiles)),
+        summary=(columns(training), summary_rows(training, export, profiles)),
         command=command_of(project),
         command_notes=notes_on(project, training.environment, read_record(run / RECIPE, SavedRecipe)),
         folder=run.path.name if run.path.is_absolute() else str(run.path),

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from kdedge.core import console
 from kdedge.core.console import many, percent, show_table
 from kdedge.core.exits import ExitsReport
+from kdedge.core.quality import MEASURES, BoxQuality, Quality
 from kdedge.core.report import ExitPoint, ExportReport, GateResult, Hop, TrainedModel, TrainingReport
 from kdedge.gate.render import COLUMNS, headline, quiet_line, rows
 from kdedge.report import exits
+
+SIDES = {"picture": "the pictures' own pixels", "input": "pixels of the model's input"}
 
 
 def show_training(report: TrainingReport) -> None:
@@ -18,7 +21,7 @@ def show_training(report: TrainingReport) -> None:
         **{f"student, {name}": network for name, network in report.controls.items()},
         "student": report.student,
     }
-    columns = ("network", "model", "top-1", "parameters", "MACs", "epochs", "seconds")
+    columns = ("network", "model", report.measure.label, "parameters", "MACs", "epochs", "seconds")
     table = []
     for label, network in networks.items():
         if network:
@@ -47,8 +50,26 @@ def training_row(label: str, network: TrainedModel) -> list[str]:
 
 
 def show_hops(title: str, hops: Sequence[Hop]) -> None:
+    of_boxes = [(hop, hop.quality) for hop in hops if isinstance(hop.quality, BoxQuality)]
+    if of_boxes:
+        show_box_hops(title, of_boxes)
+        return
     columns = ("hop", "against", "top-1", "top-5", "ECE", "agreement", "max error", "mean error")
-    show_table(title, columns, [hop_row(hop) for hop in hops])
+    show_table(title, columns, [hop_row(hop, hop.quality) for hop in hops if isinstance(hop.quality, Quality)])
+
+
+def show_box_hops(title: str, hops: Sequence[tuple[Hop, BoxQuality]]) -> None:
+    """A range of sizes that no object is in has no column."""
+    first = hops[0][1]
+    sizes = [size for size in first.by_size if any(quality.by_size[size] is not None for _, quality in hops)]
+    measure = MEASURES["detect"].label
+    columns = ("hop", "against", measure, "AP50", "AP75", *sizes, "boxes kept", "least IoU", "score error")
+    notes = [f"sizes in {SIDES[first.sizes_in]}"] if sizes else []
+    notes += [
+        f"boxes kept: of those that either hop scores {score:g} or more, the share that the other has as well"
+        for score in sorted({hop.boxes.score for hop, _ in hops if hop.boxes})
+    ]
+    show_table(title, columns, [box_hop_row(hop, quality, sizes) for hop, quality in hops], "; ".join(notes))
 
 
 def show_export(report: ExportReport) -> None:
@@ -70,16 +91,29 @@ def exit_row(report: ExportReport, end: ExitPoint, precisions: list[str]) -> lis
     return [end.name, end.stage, many(end.params), many(end.macs), *top1s]
 
 
-def hop_row(hop: Hop) -> list[str]:
+def hop_row(hop: Hop, quality: Quality) -> list[str]:
     return [
         hop.name,
         hop.reference or "-",
-        percent(hop.quality.accuracy),
-        percent(hop.quality.top5),
-        f"{hop.quality.ece:.4f}",
+        percent(quality.accuracy),
+        percent(quality.top5),
+        f"{quality.ece:.4f}",
         percent(hop.agreement),
         "-" if hop.max_error is None else f"{hop.max_error:.1e}",
         "-" if hop.mean_error is None else f"{hop.mean_error:.1e}",
+    ]
+
+
+def box_hop_row(hop: Hop, quality: BoxQuality, sizes: Sequence[str]) -> list[str]:
+    precisions = (quality.mean_ap, quality.ap50, quality.ap75, *(quality.by_size[size] for size in sizes))
+    iou, error = (hop.boxes.least_iou, hop.boxes.score_error) if hop.boxes else (None, None)
+    return [
+        hop.name,
+        hop.reference or "-",
+        *map(percent, precisions),
+        percent(hop.agreement),
+        "-" if iou is None else f"{iou:.4f}",
+        "-" if error is None else f"{error:.1e}",
     ]
 
 

@@ -11,8 +11,10 @@ from kdedge.core.errors import KdedgeError
 from kdedge.core.report import ExportReport, Metric, TrainingReport
 from kdedge.core.rundir import read_record
 from kdedge.engine.base import backend
+from kdedge.export.arrays import read_labels
 from kdedge.export.onnx import INPUT
-from kdedge.gate.metrics import cost, deployed
+from kdedge.gate.metrics import cost, sizes
+from kdedge.pipeline.device import EVAL
 from kdedge.pipeline.kept import kept_run, shown
 from kdedge.pipeline.project import EXPORT, RECIPE, TRAINING, Project, reopen
 from kdedge.profile.measure import Model, Shapes
@@ -49,7 +51,6 @@ def side_of(project: Project) -> Side:
     export = read_record(run / EXPORT, ExportReport)
     onnx = {name: run / export.onnx[name].path for name in get_args(Precision) if name in export.onnx}
     student = export.deployed(read_record(run / TRAINING, TrainingReport).student)
-    counts = {name: metric for name, metric in deployed(student).items() if metric.unit == "count"}
     engines = {name: run / engine.path for name, engine in export.engines.items()}
     return Side(
         name=run.path.name,
@@ -58,7 +59,7 @@ def side_of(project: Project) -> Side:
         options=export.backend_options,
         shapes={INPUT: (project.recipe.profile.batch, *export.input_shape)},
         engines={name: engine for name, engine in engines.items() if engine.is_file()},
-        metrics=counts | onnx_bytes(onnx),
+        metrics=sizes(student) | onnx_bytes(onnx),
         run=project,
     )
 
@@ -99,6 +100,18 @@ def file_side(path: Path, new: Side, shapes: Shapes) -> Side:
     precision = next((name for name in get_args(Precision) if found[0].stem.endswith(f".{name}")), "fp32")
     onnx = {precision: found[0]}
     return Side(found[0].name, onnx, new.backend, new.options, shapes, metrics=onnx_bytes(onnx))
+
+
+def pictures(project: Project) -> list[Any] | None:
+    """What tells whether two detectors were shown the same test pictures: ids, and the classes of their objects.
+
+    Boxes do not, since they are in pixels of what the model sees.  None where the run has no such file.
+    """
+    path = project.run / EVAL
+    if not path.is_file():
+        return None
+    known = read_labels(path)
+    return [known.ids.tolist(), known.labels[..., 0].tolist()]
 
 
 def onnx_bytes(onnx: dict[str, Path]) -> dict[str, Metric]:

@@ -4,7 +4,11 @@ from kdedge.core.console import many, percent, size
 from kdedge.core.profiling import ProfileReport
 from kdedge.core.report import ExportReport, TrainedModel, TrainingReport
 
-COLUMNS = ("model", "top-1", "parameters", "MACs", "bytes", "median ms", "p95 ms", "peak memory")
+
+def columns(training: TrainingReport) -> tuple[str, ...]:
+    """What `summary_rows` stand under."""
+    accuracy = training.measure.label
+    return ("model", accuracy, "parameters", "MACs", "bytes", "median ms", "p95 ms", "peak memory")
 
 
 def summary_rows(training: TrainingReport, export: ExportReport, profiles: list[ProfileReport]) -> list[list[str]]:
@@ -16,7 +20,9 @@ def summary_rows(training: TrainingReport, export: ExportReport, profiles: list[
         rows.append(row(label, training.teacher.accuracy, training.teacher, export, measured, "teacher"))
     student = training.student.model
     if training.baseline:
-        rows.append(row(f"{student}, labels only", training.baseline.accuracy, training.baseline, export, measured, None))
+        rows.append(
+            row(f"{student}, labels only", training.baseline.accuracy, training.baseline, export, measured, None)
+        )
     for name, control in training.controls.items():
         rows.append(row(f"{student}, {name}", control.accuracy, control, export, measured, None))
     if (original := export.original) and original.name != "teacher":
@@ -26,24 +32,25 @@ def summary_rows(training: TrainingReport, export: ExportReport, profiles: list[
     for precision in export.onnx:
         if precision not in ("teacher", "original"):
             quality = export.quality(precision)
-            top1 = quality.accuracy if quality else training.student.accuracy
+            accuracy = quality.accuracy if quality else training.student.accuracy
             notes = export.engines[precision].notes if precision in export.engines else []
             notes = [f"exit {export.exit}", *notes] if export.exit not in (None, "all") else notes
             label = f"student {precision} ({', '.join(notes)})" if notes else f"student {precision}"
-            rows.append(row(label, top1, export.deployed(training.student), export, measured, precision))
+            rows.append(row(label, accuracy, export.deployed(training.student), export, measured, precision))
     return rows
 
 
 def row(
     label: str,
-    top1: float,
+    accuracy: float,
     model: TrainedModel,
     export: ExportReport,
     measured: dict[str, ProfileReport],
     name: str | None,
 ) -> list[str]:
     file, profile = export.onnx.get(name or ""), measured.get(name or "")
-    return [label, percent(top1), *costs(model.params, model.macs, file.bytes if file else model.weight_bytes, profile)]
+    count = file.bytes if file else model.weight_bytes
+    return [label, percent(accuracy), *costs(model.params, model.macs, count, profile)]
 
 
 def costs(params: int, macs: int, count: int, profile: ProfileReport | None) -> list[str]:

@@ -12,7 +12,7 @@ from kdedge.pipeline.gate import read_records, read_result, update_baseline
 from kdedge.pipeline.project import PAGE, Project, open_project
 from kdedge.pipeline.publish import publish
 from kdedge.pipeline.show import show_gate
-from kdedge.pipeline.summary import COLUMNS, summary_rows
+from kdedge.pipeline.summary import columns, summary_rows
 
 
 def run_recipe(recipe: str, changes: Sequence[str], advisory: bool = False) -> int:
@@ -21,13 +21,13 @@ def run_recipe(recipe: str, changes: Sequence[str], advisory: bool = False) -> i
     console.say(f"{recipe} -> {project.run.path}")
     perform_all(project)
     records, result = read_records(project), read_result(project)
-    table = summary_rows(*records)
-    console.show_table(project.recipe.name, COLUMNS, table)
+    titles, table = columns(records[0]), summary_rows(*records)
+    console.show_table(project.recipe.name, titles, table)
     if result.verdict != "pass":
         show_gate(result)
     page = (project.run / PAGE).absolute()
     console.show_text(f"gate: {result.verdict}\nreport: {page}")
-    rows = [dict(zip(COLUMNS, row, strict=True)) for row in table]
+    rows = [dict(zip(titles, row, strict=True)) for row in table]
     console.emit({"run": str(project.run.path), "summary": rows, "gate": result.verdict, "report": str(page)})
     publish(project, result, advisory)
     return exit_code(result, advisory)

@@ -7,7 +7,7 @@
                         "seconds": 1.0, "warmup_cap": 2.0}
     {"mode": "energy",  the same with "repeats"; "seconds" is of each}
     {"mode": "predict", "backend": "ort", "model": "m.onnx", "options": {}, "batch": 64,
-                        "arrays": "in.npz", "outputs": "out.npz"}
+                        "arrays": "in.npz", "outputs": "out.npz", "decoding": {} of a detector}
     {"mode": "cascade", "backend": "ort", "model": "cascade.fp32.json", "options": {}, "threshold": 0.9,
                         "arrays": "eval.npz", "images": 1000, "warmup_cap": 2.0}
     {"mode": "streams", the same as latency with "streams": 2, "batches": [1, 4], all that are to be measured}

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from kdedge.core.errors import ModelError
+from kdedge.engine.boxes_decoding import read_decoding
+from kdedge.engine.boxes_kept import kept
 from kdedge.engine.cascade import open_cascade
 from kdedge.engine.sidecar import atomic
 from kdedge.profile.meter import warm_up
@@ -20,6 +22,7 @@ from kdedge.profile.trtexec_backend import library
 
 if TYPE_CHECKING:
     from kdedge.engine.base import Arrays, Session
+    from kdedge.engine.rows import Keep
 
 MILLISECOND = 1_000_000
 
@@ -27,7 +30,8 @@ MILLISECOND = 1_000_000
 def predict(request: dict[str, Any]) -> dict[str, Any]:
     """Run the arrays that are named after the model's inputs, a batch at a time, and write an array for each output.
 
-    A cascade takes `images`; its outputs are the logits of every exit.
+    A cascade takes `images`; its outputs are the logits of every exit.  Where the request has the `decoding` of a
+    detector, its boxes are written in the place of its outputs.
     """
     path, arrays, options = Path(request["model"]), Path(request["arrays"]), request.get("options", {})
     if path.suffix == ".json":
@@ -37,10 +41,18 @@ def predict(request: dict[str, Any]) -> dict[str, Any]:
     else:
         with library(request["backend"]).open(path, options) as session:
             feeds = _load_arrays(arrays, [spec.name for spec in session.inputs])
-            outputs = run_batches(session, feeds, request.get("batch", 1))
+            outputs = run_batches(session, feeds, request.get("batch", 1), _keep(path, request.get("decoding")))
     with atomic(Path(request["outputs"])) as temporary, temporary.open("wb") as file:
         np.savez(file, **cast("Any", outputs))
     return {"rows": len(next(iter(feeds.values()))), "outputs": sorted(outputs)}
+
+
+def _keep(model: Path, decoding: dict[str, Any] | None) -> Keep | None:
+    """What to write of a batch's outputs, where it is not all of them."""
+    if decoding is None:
+        return None
+    known = read_decoding(str(model), decoding)
+    return lambda outputs: {"boxes": kept(outputs, known)}
 
 
 def cascade(request: dict[str, Any]) -> dict[str, Any]:
@@ -76,15 +88,18 @@ def _load_arrays(path: Path, names: list[str]) -> Arrays:
         raise ModelError(f"arrays {path}", str(error)) from error
 
 
-def run_batches(session: Session, feeds: Arrays, batch: int) -> Arrays:
-    """The outputs for (N, ...) inputs.  A model's fixed batch wins over `batch`, and its last one is filled up."""
+def run_batches(session: Session, feeds: Arrays, batch: int, keep: Keep | None = None) -> Arrays:
+    """The outputs for (N, ...) inputs, or what is kept of them.
+
+    A model's fixed batch wins over `batch`, and its last one is filled up.
+    """
     counts = {name: len(array) for name, array in feeds.items()}
     rows = max(counts.values(), default=0)
     if rows == 0 or min(counts.values()) != rows:
         raise ModelError(f"arrays for {session.model}", f"rows by input: {counts}")
     fixed = next((spec.shape[0] for spec in session.inputs if spec.shape and spec.shape[0]), None)
     batch = fixed or min(batch, session.max_batch or batch)
-    parts: dict[str, list[Any]] = {spec.name: [] for spec in session.outputs}
+    parts = []
     for start in range(0, rows, batch):
         chosen = np.arange(start, min(start + batch, rows))
         padded = np.pad(chosen, (0, batch - len(chosen)), mode="edge") if fixed else chosen
@@ -95,5 +110,6 @@ def run_batches(session: Session, feeds: Arrays, batch: int) -> Arrays:
                     f"output {name} of {session.model}",
                     f"it has no row for each of {len(padded)} inputs",
                 )
-            parts[name].append(value[: len(chosen)])
-    return {name: np.concatenate(values) for name, values in parts.items()}
+        answers = {name: value[: len(chosen)] for name, value in outputs.items()}
+        parts.append(keep(answers) if keep else answers)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -5,8 +5,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import AliasChoices, Field
+
 from kdedge.core.console import many, percent
 from kdedge.core.markdown import table
+from kdedge.core.quality import MEASURES, Measure, Task
 from kdedge.core.record import Record
 from kdedge.core.rundir import read_record
 
@@ -15,14 +18,11 @@ if TYPE_CHECKING:
 
 RECORD = "ablation/ablation.json"
 """Within a run's folder."""
-COLUMNS = (
-    "trained by", "top-1", "over the labels alone", "the term's part", "seconds per epoch", "extra parameters", "seeds",
-    "notes",
-)  # fmt: skip
 TEXTS = ("notes",)
 """Columns of words."""
 NOISE = "within the spread of the seeds"
-Role = Literal["labels", "added", "whole", "left out"]
+Role = Literal["labels", "added", "whole", "left out", "beside"]
+"""Of a row; beside are other ways to train the student, which take nothing from the recipe's loss."""
 
 
 class Trained(Record):
@@ -34,8 +34,8 @@ class Trained(Record):
     """What makes the difference to `beside`."""
     beside: str = ""
     """Label of the row that it is held against."""
-    top1: dict[int, float]
-    """By seed, on the test split."""
+    accuracy: dict[int, float] = Field(validation_alias=AliasChoices("accuracy", "top1"))
+    """By seed, on the test split, by the measure of the task."""
     seconds: float
     """Of an epoch, the median."""
     extra_params: int
@@ -44,7 +44,7 @@ class Trained(Record):
 
 class AblationTeacher(Record):
     name: str
-    top1: float
+    accuracy: float = Field(validation_alias=AliasChoices("accuracy", "top1"))
     source: str
 
 
@@ -52,6 +52,7 @@ class Ablation(Record):
     """All that ablation.json holds."""
 
     recipe: str
+    task: Task = "classify"
     student: str
     data: str
     teachers: list[AblationTeacher]
@@ -67,48 +68,63 @@ class Ablation(Record):
     """The whole recipe as it was trained, with every default."""
     environment: dict[str, str]
 
+    @property
+    def measure(self) -> Measure:
+        """What every accuracy in here is."""
+        return MEASURES[self.task]
+
     def row(self, label: str) -> Trained | None:
         return next((each for each in self.trained if each.label == label), None)
 
+    @property
+    def alone(self) -> Trained | None:
+        """The student on the labels alone."""
+        return next((each for each in self.trained if each.role == "labels"), None)
+
     def gain(self, row: Trained) -> float | None:
-        """Mean top-1 less that of the student on the labels alone."""
-        alone = next((each for each in self.trained if each.role == "labels"), None)
+        """Mean accuracy less that of the student on the labels alone."""
+        alone = self.alone
         return None if alone is None or row is alone else mean(row) - mean(alone)
 
     def parts(self, row: Trained) -> list[float]:
         """What the term added, by seed: with it less without it."""
         beside = self.row(row.beside)
-        if beside is None:
-            return []
         sign = -1 if row.role == "left out" else 1
-        return [sign * (top1 - beside.top1[seed]) for seed, top1 in row.top1.items() if seed in beside.top1]
+        return [sign * part for part in differences(row, beside)] if beside else []
 
 
 def read(run: Path) -> Ablation | None:
     """A run's record, or None where its terms were not taken apart.
 
-    On the page, where it is not None: `summary(it)` above `table(COLUMNS, rows(it))`, `warnings(it)` as a list, then
-    `Chart(TITLE, figure(it), NOTE)`.
+    On the page, where it is not None: `summary(it)` above `table(columns(it), rows(it))`, `warnings(it)` as a list,
+    then `Chart(TITLE, figure(it), NOTE)`.
     """
     path = run / RECORD
     return read_record(path, Ablation) if path.is_file() else None
 
 
-TITLE = "Top-1 by terms of the loss"
+TITLE = "What the terms of the loss are worth"
 NOTE = "Dots: seeds. Bars: their mean. Dashed: the student on the labels alone, and by the whole loss."
 
 
+def columns(made: Ablation) -> tuple[str, ...]:
+    return (
+        "trained by", made.measure.label, "over the labels alone", "the term's part", "seconds per epoch",
+        "extra parameters", "seeds", "notes",
+    )  # fmt: skip
+
+
 def rows(made: Ablation) -> list[list[str]]:
-    """The labels alone, each term added to those before it, the whole, the whole without each term."""
+    """The labels alone, each term added to those before it, the whole, the whole without each term, what is beside."""
     return [
         [
             row.label,
-            spread(list(row.top1.values())),
+            spread(list(row.accuracy.values())),
             points(made.gain(row)),
             spread(parts, "+.2f") if (parts := made.parts(row)) else "-",
             f"{row.seconds:.2f}",
             many(row.extra_params),
-            str(len(row.top1)),
+            str(len(row.accuracy)),
             "; ".join(notes(made, row)) or "-",
         ]
         for row in made.trained
@@ -116,8 +132,12 @@ def rows(made: Ablation) -> list[list[str]]:
 
 
 def notes(made: Ablation, row: Trained) -> Iterator[str]:
-    if row.role == "whole" and (made.gain(row) or 0) < 0:
-        yield "below the student that was not distilled"
+    if row.role in ("whole", "beside") and made.alone:
+        gain, doubt = made.gain(row) or 0, unsure(differences(row, made.alone))
+        if gain < 0:
+            yield f"below the student that was not distilled{doubt}"
+        elif gain and doubt:
+            yield f"above the labels alone{doubt}"
     if is_worse(made, row):
         yield f"{row.term} makes it worse{unsure(made.parts(row))}"
 
@@ -126,7 +146,7 @@ def warnings(made: Ablation) -> list[str]:
     """What a reader must not overlook."""
     told = []
     for row in made.trained:
-        if row.role == "whole" and (gain := made.gain(row) or 0) < 0:
+        if row.role in ("whole", "beside") and (gain := made.gain(row) or 0) < 0:
             told.append(f"{row.label} ends {-100 * gain:.2f} points below the student on the labels alone")
         if is_worse(made, row):
             lost, where = -100 * statistics.mean(made.parts(row)), unsure(made.parts(row))
@@ -145,23 +165,30 @@ def is_worse(made: Ablation, row: Trained) -> bool:
     return bool(parts) and statistics.mean(parts) < 0
 
 
+def differences(row: Trained, other: Trained) -> list[float]:
+    """Of two rows' accuracies, by the seeds that both have."""
+    return [accuracy - other.accuracy[seed] for seed, accuracy in row.accuracy.items() if seed in other.accuracy]
+
+
 def unsure(parts: Sequence[float]) -> str:
     """Said of a difference that other seeds might turn around."""
-    if len(parts) == 1:
-        return ", by one seed"
+    if len(parts) < 2:
+        return ", by one seed" if parts else ""
     return f", {NOISE}" if abs(statistics.mean(parts)) <= statistics.stdev(parts) else ""
 
 
 def summary(made: Ablation) -> str:
     """How the figures came about."""
-    taught = "".join(f" Teacher: {each.name}, {percent(each.top1)} ({each.source})." for each in made.teachers)
+    measure = made.measure.label
+    taught = "".join(
+        f"Teacher: {each.name}, {percent(each.accuracy)} {measure} ({each.source}). " for each in made.teachers
+    )
     return (
-        f"{made.student} on {made.data}: {made.train_images} training images, {made.epochs} epochs, seeds "
-        f"{', '.join(map(str, made.seeds))}; top-1 on the {made.test_images} test images after the last epoch, in "
-        "percent: mean and sample standard deviation over seeds. A term's part, in points, is the difference that it "
-        "makes to the row before it, or to the whole that it is left out of; both start from the same seed. Seconds of "
-        "an epoch, with the pass over the validation images, are the median."
-        f"{taught}"
+        f"{taught}Student: {made.student} on {made.data}: {made.train_images} training images, {made.epochs} epochs, "
+        f"seeds {', '.join(map(str, made.seeds))}; {measure} on the {made.test_images} test images after the last "
+        "epoch, in percent: mean and sample standard deviation over seeds. A term's part, in points, is the difference "
+        "that it makes to the row before it, or to the whole that it is left out of; both start from the same seed. "
+        "Seconds of an epoch, with the pass over the validation images, are the median."
     )
 
 
@@ -171,11 +198,11 @@ def markdown(made: Ablation) -> str:
     machine = ", ".join(f"{key} {value}" for key, value in made.environment.items())
     parts = (
         f"# Terms of {made.recipe}",
-        "\n".join(table(COLUMNS, rows(made))),
-        *([f"Warnings:\n\n{told}".rstrip()] if told else []),
         summary(made),
+        "\n".join(table(columns(made), rows(made))),
+        *([f"Warnings:\n\n{told}".rstrip()] if told else []),
         f"{machine}.",
-        "![top-1](ablation.svg)",
+        f"![{made.measure.label}](ablation.svg)",
     )
     return "\n\n".join(parts) + "\n"
 
@@ -186,24 +213,26 @@ def figure(made: Ablation) -> "Markup":
 
     from kdedge.report.svg import SERIES, STYLE, canvas, inline
 
-    colors = {"labels": SERIES[1], "added": SERIES[0], "whole": SERIES[2], "left out": SERIES[3]}
+    colors = {
+        "labels": SERIES[1], "added": SERIES[0], "whole": SERIES[2], "left out": SERIES[3], "beside": SERIES[4],
+    }  # fmt: skip
     with mpl.rc_context(STYLE):
         drawn, axes = canvas(0.9 + 0.3 * len(made.trained))
         for place, row in enumerate(made.trained):
-            color, top1 = colors[row.role], [100 * value for value in row.top1.values()]
+            color, values = colors[row.role], [100 * value for value in row.accuracy.values()]
             axes.plot(100 * mean(row), place, "|", color=color, markersize=14, markeredgewidth=2.4)
-            axes.plot(top1, [place] * len(top1), "o", color=color, markersize=4, alpha=0.7)
+            axes.plot(values, [place] * len(values), "o", color=color, markersize=4, alpha=0.7)
             if row.role in ("labels", "whole"):
                 axes.axvline(100 * mean(row), color=color, linestyle="--", linewidth=1)
         axes.set_yticks(range(len(made.trained)), [row.label for row in made.trained])
         axes.invert_yaxis()
-        axes.set_xlabel("top-1, percent")
+        axes.set_xlabel(f"{made.measure.label}, percent")
         axes.grid(visible=False, axis="y")
         return inline(drawn, "ablation", f"{TITLE} of {made.recipe}")
 
 
 def mean(row: Trained) -> float:
-    return statistics.mean(row.top1.values())
+    return statistics.mean(row.accuracy.values())
 
 
 def spread(values: Sequence[float], form: str = ".2f") -> str:

@@ -33,12 +33,14 @@ class Asked:
     """(N, C, H, W) float32 normalized, or (N, H, W, C) uint8."""
     normalize: Normalize | None
     """How the images were normalized; None where they were not."""
-    labels: Labels
+    labels: NDArray[Any]
+    """(N,) classes; of objects (N, M, 5) rows of class, x1, y1, x2, y2 in pixels of the images, class -1 for none."""
     ids: Labels
     names: Sequence[str]
     """Of the classes."""
     deployed: dict[str, Logits]
-    """By the hop that said it (engine-fp32, onnx-int8), highest precision first; (N, classes) each."""
+    """By the hop that said it (engine-fp32, onnx-int8), highest precision first; (N, classes) logits each, or
+    (N, rows, 6) of class, score, x1, y1, x2, y2 of what was found, class -1 for none."""
     others: dict[str, Logits] = field(default_factory=dict)
     """Networks to compare with, such as the teacher."""
 

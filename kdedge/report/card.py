@@ -15,18 +15,26 @@ from kdedge.core.console import many, percent, size
 from kdedge.core.energy import Spread
 from kdedge.core.markdown import escaped, table
 from kdedge.core.profiling import ProfileReport
+from kdedge.core.quality import BoxQuality, Task
 from kdedge.core.recipe import Recipe
-from kdedge.core.report import TrainedModel
+from kdedge.core.report import ExportReport, TrainedModel
 from kdedge.core.training import Phase
-from kdedge.report import view
+from kdedge.report import parity, view
 from kdedge.report.html import ReportData
 
 NOT_GIVEN = "not given"
-TASKS = {"classify": "image-classification"}
-"""As hubs call what a recipe's `task` is."""
+HUBS: dict[Task, tuple[str, str]] = {
+    "classify": ("image-classification", "accuracy"),
+    "detect": ("object-detection", "mean_average_precision"),
+}
+"""As hubs call a task and its metric."""
+OUTPUTS = {
+    "heads": "They give raw heads; the ONNX metadata says how those become boxes, as kdedge detect makes them.",
+    "nms": "They give boxes, after non-maximum suppression.",
+}
+"""What a detector's files compute, by `export.boxes`."""
 LICENSE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 PHASES = ("phase", "epochs", "batch", "learns from", "remarks")
-NETWORKS = ("network", "model", "test top-1", "parameters", "MACs", "weights from")
 MEASURED = ("file", "median", "its 95 % interval", "p95", "peak memory", "energy above idle", "provider")
 FILES = ("file", "bytes", "SHA-256")
 
@@ -43,7 +51,7 @@ def card(data: ReportData, recipe: Recipe) -> str:
         *section("Accuracy", accuracy_lines(data)),
         *section("Latency and memory", latency_lines(data.profiles)),
         *section("Known limits", limit_lines(data)),
-        *section("Files", file_lines(data)),
+        *section("Files", file_lines(data, recipe)),
         *section("Licenses", license_lines(recipe)),
         *section("Reproduce", reproduce_lines(data, recipe)),
     ]
@@ -58,16 +66,16 @@ def section(title: str, lines: list[str]) -> Iterator[str]:
 
 def front_matter(data: ReportData, recipe: Recipe) -> str:
     """What hubs index a model by."""
-    task = TASKS[recipe.task]
+    task, metric = HUBS[recipe.task]
     known: dict[str, Any] = {
         **license_entry(recipe.card.licenses.model),
         "pipeline_tag": task,
         "tags": ["kdedge", "knowledge-distillation", "onnx"],
-        "metrics": ["accuracy"],
+        "metrics": [metric],
     }
-    if scores := top1s(data):
+    if found := list(scores(data)):
         dataset = {"type": recipe.data.name, "name": recipe.data.name, "split": "test"}
-        values = [{"type": "accuracy", "name": f"top-1, {name}", "value": round(top1, 4)} for name, top1 in scores]
+        values = [{"type": metric, "name": name, "value": round(value, 4)} for name, value in found]
         result = {"task": {"type": task}, "dataset": dataset, "metrics": values}
         known["model-index"] = [{"name": recipe.name, "results": [result]}]
     return f"---\n{yaml.safe_dump(known, sort_keys=False, allow_unicode=True)}---"
@@ -82,10 +90,15 @@ def license_entry(name: str | None) -> dict[str, str]:
     return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")}
 
 
-def top1s(data: ReportData) -> list[tuple[str, float]]:
+def scores(data: ReportData) -> Iterator[tuple[str, float]]:
     """Of each precision of the student, on the test split."""
-    found = [(name, data.export.quality(name)) for name in data.export.onnx] if data.export else []
-    return [(name, quality.accuracy) for name, quality in found if quality]
+    for name in data.export.onnx if data.export else ():
+        quality = data.export.quality(name) if data.export else None
+        if isinstance(quality, BoxQuality):
+            yield f"mAP@[0.50:0.95], {name}", quality.mean_ap
+            yield f"mAP@0.50, {name}", quality.ap50
+        elif quality:
+            yield f"top-1, {name}", quality.top1
 
 
 def summary(data: ReportData) -> str:
@@ -116,20 +129,31 @@ def network_lines(data: ReportData) -> list[str]:
         ]
         for role, net in view.networks(data.training)
     ]
-    return list(table(NETWORKS, rows))
+    columns = ("network", "model", f"test {data.training.measure.label}", "parameters", "MACs", "weights from")
+    return list(table(columns, rows))
 
 
 def phase_lines(recipe: Recipe) -> list[str]:
     rows = [
-        [str(number), str(phase.epochs), str(phase.batch), ", ".join(lessons(phase)), "; ".join(remarks(phase)) or "-"]
+        [
+            str(number),
+            str(phase.epochs),
+            str(phase.batch),
+            ", ".join(lessons(recipe.task, phase)),
+            "; ".join(remarks(phase)) or "-",
+        ]
         for number, phase in enumerate(recipe.phases, 1)
     ]
     return list(table(PHASES, rows))
 
 
-def lessons(phase: Phase) -> Iterator[str]:
+def lessons(task: Task, phase: Phase) -> Iterator[str]:
     """What a phase's loss is made of, each with its weight."""
-    if phase.cross_entropy.weight:
+    if task == "detect":
+        own = phase.detection.model_dump(exclude={"schedule"})
+        changed = ", ".join(f"{name} {weight:g}" for name, weight in own.items() if weight != 1)
+        yield f"labeled boxes ({changed or 1})"
+    elif phase.cross_entropy.weight:
         yield f"labels ({phase.cross_entropy.weight:g})"
     for method in phase.methods:
         yield f"{method.name} ({method.weight:g})"
@@ -147,23 +171,39 @@ def remarks(phase: Phase) -> Iterator[str]:
 def data_lines(data: ReportData, recipe: Recipe) -> list[str]:
     training = data.training
     counts = {"training": training.train_images, "validation": training.validation_images, "test": training.test_images}
+    share = f"{100 * recipe.data.validation:g} % of those for training, drawn with seed {training.seed}"
     return [
         f"{escaped(recipe.data.name)}, {len(training.labels)} classes: "
         + ", ".join(f"{count} {part} images" for part, count in counts.items())
-        + f". Validation images are {100 * recipe.data.validation:g} % of those for training, drawn with seed "
-        f"{training.seed}; every choice was made on them, and the test images were used for what is reported alone."
+        + (f". Validation images are {share}" if recipe.task == "classify" else box_lines(data, share))
+        + "; every choice was made on them, and the test images were used for what is reported alone."
     ]
+
+
+def box_lines(data: ReportData, share: str) -> str:
+    """What else there is to say of data with boxes, which may come with validation images."""
+    side = data.training.student.input_shape[-1]
+    classes = escaped(", ".join(data.training.labels))
+    return (
+        f". Classes: {classes}. Pictures are scaled until their longer side has {side} pixels, and filled up with gray "
+        f"to a square. Validation images are the set's own, or where it has none {share}"
+    )
 
 
 def accuracy_lines(data: ReportData) -> list[str]:
     if not data.export or not data.export.hops:
         return []
-    images = data.export.hops[0].quality.images
-    return [
-        f"On {images} test images, at every hop to the engine:",
-        "",
-        *table(view.PARITY, view.parity_rows(data.export)),
-    ]
+    judged = data.export.hops[0].quality
+    hops = table(parity.columns(data.export), parity.rows(data.export))
+    if isinstance(judged, BoxQuality):
+        return [parity.explained(data.export), "", *hops, *size_lines(data.export, judged)]
+    return [f"On {judged.images} test images, at every hop to the engine:", "", *hops]
+
+
+def size_lines(export: ExportReport, judged: BoxQuality) -> list[str]:
+    columns = ("mAP of", *(hop.name for hop in parity.class_columns(export)))
+    rows = [[f"{row.label} objects", *map(percent, row.accuracies)] for row in parity.size_rows(export)]
+    return ["", parity.sizes_explained(judged), "", *table(columns, rows)]
 
 
 def latency_lines(profiles: list[ProfileReport]) -> list[str]:
@@ -204,12 +244,14 @@ def limit_lines(data: ReportData) -> list[str]:
     return [f"- {escaped(sentence)}" for sentence in dict.fromkeys(said)]
 
 
-def file_lines(data: ReportData) -> list[str]:
+def file_lines(data: ReportData, recipe: Recipe) -> list[str]:
     if not data.export:
         return []
+    told = "Places are relative to the run's folder."
+    told += f" {OUTPUTS[recipe.export.boxes]}" if recipe.task == "detect" else ""
     files = [*data.export.onnx.values(), *data.export.engines.values()]
     rows = [[file.path, str(file.bytes), file.sha256] for file in files]
-    return ["Places are relative to the run's folder.", "", *table(FILES, rows)]
+    return [told, "", *table(FILES, rows)]
 
 
 def license_lines(recipe: Recipe) -> list[str]:

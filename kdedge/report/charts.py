@@ -3,7 +3,7 @@
 Sets of samples are thinned before they are drawn, always in the same way and never at their extremes.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +12,6 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 
@@ -20,14 +19,13 @@ from kdedge.core.console import many, size
 from kdedge.core.energy import Energy
 from kdedge.core.exits import ExitsReport
 from kdedge.core.profiling import ProfileReport
-from kdedge.core.report import TrainingReport
+from kdedge.core.quality import Measure
 from kdedge.report.svg import INK, PAPER, SERIES, STYLE, canvas, inline, legend, standalone
+from kdedge.report.view import accuracy_name, capital
 
 Samples = NDArray[np.float64]
-Row = Mapping[str, float]
 POINTS = 300
 BINS = 48
-NOT_TERMS = {"epoch", "lr", "loss", "seconds"}
 COLORS = {
     "student": SERIES[0],
     "baseline": SERIES[1],
@@ -51,91 +49,38 @@ class Point:
 
     label: str
     x: float
-    top1: float
+    accuracy: float
     interval: tuple[float, float] | None = None
     """Of x."""
 
 
 @mpl.rc_context(STYLE)
-def losses(network: str, rows: Sequence[Row]) -> Markup:
-    """The total and every term, before its weight, by epoch."""
-    figure, axes = canvas(3.2)
-    epochs = [row["epoch"] for row in rows]
-    axes.plot(epochs, column(rows, "loss"), color=SERIES[0], linewidth=2.4, label="total", **dots(rows))
-    own = terms(rows) if len(terms(rows)) > 1 else []
-    for index, term in enumerate(own):
-        style: dict[str, Any] = {"color": SERIES[1 + index % 5], "linestyle": LINES[(1 + index) % len(LINES)]}
-        axes.plot(epochs, column(rows, term), label=term, **style, **dots(rows))
-    drawn = np.concatenate([column(rows, name) for name in ("loss", *own)])
-    logarithmic(axes.yaxis, drawn[np.isfinite(drawn) & (drawn > 0)], 30)
-    axes.set_ylabel("loss")
-    name = f"losses-{network.replace(' ', '-')}"
-    return by_epoch(figure, axes, name, f"Training loss of the {network} by epoch, with its terms")
+def scatter(
+    name: str, points: Sequence[Point], x_label: str, measure: Measure, title: str, as_bytes: bool = False
+) -> Markup:
+    """Accuracy against a cost; better is up and to the left.
 
-
-@mpl.rc_context(STYLE)
-def accuracies(curves: Mapping[str, Sequence[Row]], training: TrainingReport) -> Markup:
-    """Validation solid, training dotted; a teacher that was not trained here is a level."""
-    figure, axes = canvas(3.2)
-    for index, (network, rows) in enumerate(curves.items()):
-        color, label = COLORS.get(network, SERIES[3 + index % 3]), LABELS.get(network, network)
-        epochs = [row["epoch"] for row in rows]
-        axes.plot(epochs, column(rows, "validation_top1"), color=color, label=label, **dots(rows))
-        axes.plot(epochs, column(rows, "train_top1"), color=color, linestyle=":", linewidth=1.2)
-    if training.teacher and "teacher" not in curves:
-        axes.axhline(training.teacher.accuracy, color=COLORS["teacher"], linestyle="--", label="teacher, test")
-    last = max((row["epoch"] for row in curves.get("student", ())), default=1.0)
-    for (stage, top1), shape in zip(training.student.exits.items(), "D^vPX" * 9, strict=False):
-        axes.plot(last, top1, shape, color=PAPER, markeredgecolor=INK, label=f"exit {stage}", clip_on=False)
-    axes.margins(y=0.08)
-    axes.set_ylabel("top-1 accuracy")
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    return by_epoch(figure, axes, "accuracies", "Top-1 accuracy by epoch")
-
-
-def by_epoch(figure: Figure, axes: Axes, name: str, title: str) -> Markup:
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    legend(figure, 2)
-    return inline(figure, name, title)
-
-
-def terms(rows: Iterable[Row]) -> list[str]:
-    """Columns of the log that are neither bookkeeping nor accuracies."""
-    names = dict.fromkeys(key for row in rows for key in row)
-    return [name for name in names if name not in NOT_TERMS and not name.endswith("top1")]
-
-
-def column(rows: Iterable[Row], name: str) -> Samples:
-    """A phase without the term leaves a gap."""
-    return np.array([row.get(name, np.nan) for row in rows])
-
-
-def dots(rows: Sequence[Row]) -> dict[str, Any]:
-    return {"marker": "o", "markersize": 3.5} if len(rows) <= 12 else {}
-
-
-@mpl.rc_context(STYLE)
-def scatter(name: str, points: Sequence[Point], x_label: str, title: str, as_bytes: bool = False) -> Markup:
-    """Accuracy against a cost; better is up and to the left."""
+    Args:
+        title: goes on behind what the accuracy is.
+    """
     figure, axes = canvas(3.2)
     for index, point in enumerate(points):
         color, label = COLORS.get(point.label, SERIES[index % 6]), LABELS.get(point.label, point.label)
         if point.interval:
-            axes.plot(point.interval, [point.top1] * 2, color=color, linewidth=1.2)
+            axes.plot(point.interval, [point.accuracy] * 2, color=color, linewidth=1.2)
         shape = SHAPES[index % len(SHAPES)]
-        axes.plot(point.x, point.top1, shape, color=color, markersize=9, markeredgecolor=PAPER, label=label)
+        axes.plot(point.x, point.accuracy, shape, color=color, markersize=9, markeredgecolor=PAPER, label=label)
     axes.xaxis.set_major_locator(MaxNLocator(4))
     logarithmic(axes.xaxis, np.array([point.x for point in points]), 4, base=4 if as_bytes else 10)
     axes.margins(x=0.1, y=0.15)
     axes.set_xlabel(x_label)
-    axes.set_ylabel("top-1 accuracy, test")
+    axes.set_ylabel(f"{accuracy_name(measure)}, test")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     if as_bytes:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value).replace(".0 ", " ")))
     legend(figure, 4)
-    return inline(figure, name, title)
+    return inline(figure, name, f"{capital(accuracy_name(measure))} against {title}")
 
 
 @mpl.rc_context(STYLE)

@@ -7,10 +7,10 @@ from typing import Any
 from kdedge.core.console import many, percent, size
 from kdedge.core.device import DeviceReport
 from kdedge.core.profiling import ProfileReport, gather_notes
+from kdedge.core.quality import Measure
 from kdedge.core.report import ExportReport
 from kdedge.report import view
 
-COLUMNS = ("model", "top-1", "engine", "median ms", "p95 ms", "images/s", "peak memory", "energy above idle")
 HERE = "This machine"
 FIRST = ("board", "cpu", "gpu", "memory_total", "distro", "l4t", "power_mode")
 """What a reader asks of a device before all else."""
@@ -23,8 +23,8 @@ class Measured:
     name: str
     device: dict[str, Any]
     profiles: Sequence[ProfileReport]
-    top1: dict[str, float]
-    """By precision."""
+    accuracies: dict[str, float]
+    """By precision, by the measure of the task."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -33,16 +33,16 @@ def here(export: ExportReport | None, profiles: Sequence[ProfileReport]) -> list
     if not profiles:
         return []
     found = {profile.name: export.quality(profile.name) if export else None for profile in profiles}
-    top1 = {name: quality.accuracy for name, quality in found.items() if quality}
-    return [Measured(HERE, profiles[0].device, profiles, top1)]
+    accuracies = {name: quality.accuracy for name, quality in found.items() if quality}
+    return [Measured(HERE, profiles[0].device, profiles, accuracies)]
 
 
 def board(report: DeviceReport, profiles: Sequence[ProfileReport]) -> Measured:
     known = report.device.get("match", {})
-    top1 = {hop.name.removeprefix("engine-"): hop.quality.accuracy for hop in report.hops}
+    accuracies = {hop.name.removeprefix("engine-"): hop.quality.accuracy for hop in report.hops}
     problems = [f"{hop.name}: {text}" for hop in report.hops for text in (*hop.problems, *hop.notes)]
     name = known.get("board") or known.get("cpu") or report.backend
-    return Measured(str(name), report.device, profiles, top1, [*problems, *gather_notes(profiles)])
+    return Measured(str(name), report.device, profiles, accuracies, [*problems, *gather_notes(profiles)])
 
 
 def facts(device: dict[str, Any]) -> view.Pairs:
@@ -52,11 +52,16 @@ def facts(device: dict[str, Any]) -> view.Pairs:
     return list(view.facts(ordered))
 
 
+def columns(measure: Measure) -> tuple[str, ...]:
+    """What `rows` stand under."""
+    return ("model", measure.label, "engine", "median ms", "p95 ms", "images/s", "peak memory", "energy above idle")
+
+
 def rows(measured: Measured) -> list[list[str]]:
     return [
         [
             profile.name,
-            percent(measured.top1.get(profile.name)),
+            percent(measured.accuracies.get(profile.name)),
             size(profile.model_bytes),
             f"{profile.latency.median:.3f}",
             "-" if (p95 := profile.latency.percentiles.get("p95")) is None else f"{p95:.3f}",

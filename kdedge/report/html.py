@@ -8,9 +8,10 @@ from kdedge.core.exits import ExitsReport
 from kdedge.core.paired import AgainstReport
 from kdedge.core.profiling import ProfileReport
 from kdedge.core.report import ExportReport, GateResult, TrainingReport
-from kdedge.report import ablation, answers, devices, exits, latency, layers, paired, view
+from kdedge.report import ablation, answers, boxes, devices, exits, latency, layers, paired, parity, pictures, view
 from kdedge.report.ablation import Ablation
 from kdedge.report.answers import Asked, Mistake
+from kdedge.report.boxes import Judged
 from kdedge.report.devices import Measured
 from kdedge.report.layers import LayersView
 from kdedge.report.thumbnails import Thumbnail, thumbnail
@@ -79,11 +80,13 @@ def render(data: ReportData) -> str:
         view=view,
         ablation=ablation,
         answers=answers,
+        boxes=boxes,
         devices=devices,
         exits=exits,
         latency=latency,
         layers=layers,
         paired=paired,
+        parity=parity,
         banner=view.banner(data.gate),
         tiles=list(view.tiles(data.training, data.export, data.profiles)),
         warnings=view.warnings(data.training, data.export, data.profiles, data.gate),
@@ -96,7 +99,7 @@ def render(data: ReportData) -> str:
         profiles=[(profile, list(profile_charts(profile))) for profile in data.profiles],
         layer_views=[(each, list(layer_charts(each))) for each in data.layers],
         machines=[*devices.here(data.export, data.profiles), *data.devices],
-        **galleries(data.asked),
+        **(detections if data.training.task == "detect" else galleries)(data.asked),
     )
 
 
@@ -111,25 +114,42 @@ def galleries(asked: Asked | None) -> dict[str, list[tuple[Mistake, Thumbnail]]]
     }
 
 
+def detections(asked: Asked | None) -> dict[str, Any]:
+    """The same of a detector, and how precise it is."""
+    if asked is None:
+        return {}
+    deployed = [boxes.judge(asked, who, outputs) for who, outputs in asked.deployed.items()]
+    others = [boxes.judge(asked, who, outputs) for who, outputs in asked.others.items()]
+    highest, lowest = deployed[0], deployed[-1]
+    return {
+        "judged": deployed,
+        "box_charts": list(box_charts(deployed, others, asked.names)),
+        "worst": pictures.worst(asked, lowest, others),
+        "lost": pictures.lost(asked, lowest, highest) if lowest is not highest else [],
+    }
+
+
 def training_charts(data: ReportData) -> Iterator[Chart]:
-    from kdedge.report import charts
+    from kdedge.report import charts_training
 
     curves = {network: rows for network, rows in data.curves.items() if rows}
     if not curves:
         return
+    dotted = "Solid: validation. Dotted: training images, augmented, as they passed by. Marks: exits on the test split."
     yield Chart(
         "Accuracy by epoch",
-        charts.accuracies(curves, data.training),
-        "Solid: validation. Dotted: training images, augmented, as they passed by. Marks: exits on the test split.",
+        charts_training.accuracies(curves, data.training),
+        dotted if data.training.task == "classify" else "On the validation images.",
     )
     for network, rows in curves.items():
         title = f"Loss of the {ROLES.get(network, f'student by {network}')}"
-        yield Chart(title, charts.losses(network, rows), "Total, and each term before its weight.")
+        yield Chart(title, charts_training.losses(network, rows), "Total, and each term before its weight.")
 
 
 def tradeoff_charts(data: ReportData) -> Iterator[Chart]:
     from kdedge.report import charts
 
+    measure = data.training.measure
     sizes = [charts.Point(role, net.weight_bytes, net.accuracy) for role, net in view.networks(data.training)]
     times = []
     files = "All networks"
@@ -143,17 +163,19 @@ def tradeoff_charts(data: ReportData) -> Iterator[Chart]:
             quality = data.export.quality(profile.name)
             latency = profile.latency
             times += (
-                [charts.Point(profile.name, latency.median, quality.accuracy, latency.median_interval)] if quality else []
+                [charts.Point(profile.name, latency.median, quality.accuracy, latency.median_interval)]
+                if quality
+                else []
             )
     yield Chart(
         "Accuracy against size",
-        charts.scatter("sizes", sizes, "size", "Top-1 accuracy against model size", as_bytes=True),
+        charts.scatter("sizes", sizes, "size", measure, "model size", as_bytes=True),
         f"{files}: fp32 weights. Better is up and left.",
     )
     if times:
         yield Chart(
             "Accuracy against latency",
-            charts.scatter("times", times, "median latency, ms", "Top-1 accuracy against median latency"),
+            charts.scatter("times", times, "median latency, ms", measure, "median latency"),
             "Bars: 95 % interval of the median over processes. Better is up and left.",
         )
     if data.profiles:
@@ -162,6 +184,22 @@ def tradeoff_charts(data: ReportData) -> Iterator[Chart]:
             charts.ecdf(data.profiles),
             "Share of all queries answered within a time, end to end, one query in flight.",
         )
+
+
+def box_charts(deployed: Sequence[Judged], others: Sequence[Judged], names: Sequence[str]) -> Iterator[Chart]:
+    from kdedge.report import charts_boxes
+
+    lowest = deployed[-1]
+    yield Chart(
+        "Precision by recall of each class",
+        charts_boxes.by_class(lowest, names),
+        charts_boxes.note(lowest),
+    )
+    yield Chart(
+        "Precision by recall of each network",
+        charts_boxes.by_network([*deployed, *others]),
+        "Mean of the classes; behind each name the AP50.",
+    )
 
 
 def exit_charts(report: ExitsReport) -> Iterator[Chart]:

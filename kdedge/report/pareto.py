@@ -19,8 +19,10 @@ from matplotlib.transforms import Bbox
 
 from kdedge.core.console import size
 from kdedge.report.charts import COLORS, logarithmic
-from kdedge.report.compare import Entry, Front, Point, place
+from kdedge.report.compare import place
+from kdedge.report.fronts import Entry, Front, Point
 from kdedge.report.svg import INK, PAPER, SERIES, STYLE, WIDTH, inline, legend, standalone
+from kdedge.report.view import accuracy_name, capital
 
 SHAPES = {"fp32": "o", "fp16": "s", "int8": "D"}
 AROUND = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
@@ -50,7 +52,8 @@ def fronts_file(entries: Sequence[Entry], found: Sequence[Front]) -> str:
     renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     for axes, one in zip(figure.axes, found, strict=True):
         write_names(axes, one, renderer)
-    return standalone(inline(figure, "compare", f"Top-1 accuracy against {', '.join(costs(found))}"))
+    accuracy = " or ".join(dict.fromkeys(accuracy_name(one.measure) for one in found))
+    return standalone(inline(figure, "compare", f"{capital(accuracy)} against {', '.join(costs(found))}"))
 
 
 def costs(found: Sequence[Front]) -> list[str]:
@@ -61,7 +64,7 @@ def draw(axes: Axes, one: Front) -> None:
     beaten = [point for point, _ in one.beaten]
     for point in (*beaten, *one.best):
         draw_point(axes, point, pale=point in beaten)
-    best = np.maximum.accumulate([point.top1 for point in one.best])
+    best = np.maximum.accumulate([point.accuracy for point in one.best])
     prices = [point.cost for point in one.best]
     axes.plot(prices, best, color=INK, linewidth=1, linestyle="--", drawstyle="steps-post", label="front", zorder=1)
     in_bytes = one.cost.metric.endswith("_bytes")
@@ -71,20 +74,23 @@ def draw(axes: Axes, one: Front) -> None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value).replace(".0 ", " ")))
     axes.margins(x=0.15, y=0.15)
     axes.set_xlabel(one.cost.axis)
-    axes.set_ylabel("top-1 accuracy, test")
+    axes.set_ylabel(f"{accuracy_name(one.measure)}, test")
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
 
 
 def draw_point(axes: Axes, point: Point, pale: bool) -> None:
     color = COLORS.get(point.precision, SERIES[5])
-    for interval, ends in ((point.cost_interval, ([point.top1] * 2,)), (point.top1_interval, ([point.cost] * 2,))):
+    for interval, ends in (
+        (point.cost_interval, ([point.accuracy] * 2,)),
+        (point.accuracy_interval, ([point.cost] * 2,)),
+    ):
         if interval:
             line = (interval, *ends) if interval is point.cost_interval else (*ends, interval)
             axes.plot(*line, color=color, linewidth=1, alpha=0.4)
     axes.plot(
         point.cost,
-        point.top1,
+        point.accuracy,
         SHAPES.get(point.precision, "o"),
         color=color,
         alpha=0.4 if pale else 1,
@@ -107,7 +113,7 @@ def label_once(figure: Figure) -> None:
 def write_names(axes: Axes, one: Front, renderer: RendererBase) -> None:
     """Where no name covers another, or a mark; a name without room is left out."""
     points = [*one.best, *(point for point, _ in one.beaten)]
-    marks = [axes.transData.transform((point.cost, point.top1)) for point in points]
+    marks = [axes.transData.transform((point.cost, point.accuracy)) for point in points]
     taken = [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in marks]
     for point in points if len(points) <= FEW else one.best:
         for name in candidates(axes, point):
@@ -129,7 +135,7 @@ def candidates(axes: Axes, point: Point) -> Iterator[Annotation]:
         for right, up in AROUND:
             yield axes.annotate(
                 shortened(point.run),
-                (point.cost, point.top1),
+                (point.cost, point.accuracy),
                 (right * distance, up * distance),
                 textcoords="offset points",
                 ha=("right", "center", "left")[right + 1],

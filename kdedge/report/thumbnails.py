@@ -1,4 +1,4 @@
-"""Test images as small PNGs inside the page."""
+"""Test images as small pictures inside the page."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ SMALL = 40
 @dataclass(frozen=True)
 class Thumbnail:
     address: str
-    """data:image/png;base64,..."""
+    """data:image/...;base64,..."""
     sharp: bool
     """Show its pixels as squares."""
 
@@ -36,11 +36,22 @@ def pixels(image: NDArray[Any], normalize: Normalize | None) -> NDArray[np.uint8
 
 
 def thumbnail(image: NDArray[Any], normalize: Normalize | None) -> Thumbnail:
+    return encoded(pixels(image, normalize), SIDE)
+
+
+def encoded(image: NDArray[np.uint8], side: int, photo: bool = False) -> Thumbnail:
+    """With at most `side` pixels on its longer side.
+
+    Args:
+        photo: as a JPEG, unless it is too small to be blurred.
+    """
     from PIL import Image
 
-    picture = Image.fromarray(pixels(image, normalize))
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)  # only ever makes it smaller
+    picture = Image.fromarray(image)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)  # only ever makes it smaller
+    sharp = max(picture.size) <= SMALL
+    form = "JPEG" if photo and not sharp else "PNG"
     file = io.BytesIO()
-    picture.save(file, "PNG", optimize=True)
+    picture.save(file, form, optimize=True)
     text = base64.b64encode(file.getvalue()).decode("ascii")
-    return Thumbnail(f"data:image/png;base64,{text}", max(picture.size) <= SMALL)
+    return Thumbnail(f"data:image/{form.lower()};base64,{text}", sharp)

@@ -10,7 +10,8 @@ import yaml
 from kdedge.core.console import many, percent, quantity, size
 from kdedge.core.deployment import Precision
 from kdedge.core.profiling import ProfileReport, gather_notes
-from kdedge.core.report import Check, ExportReport, GateResult, Hop, TrainedModel, TrainingReport, Verdict
+from kdedge.core.quality import MEASURES, Measure
+from kdedge.core.report import Check, ExportReport, GateResult, TrainedModel, TrainingReport, Verdict
 
 Rows = list[list[str]]
 Pairs = list[tuple[str, str]]
@@ -24,7 +25,6 @@ BANNERS: dict[Verdict, tuple[str, str]] = {
     "unstable": ("Undecided", "a measurement did not settle"),
     "insufficient": ("Undecided", "there is too little to compare with"),
 }
-PARITY = ("hop", "compared with", "max error", "mean error", "agreement", "top-1", "top-5", "ECE", "remarks")
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,6 @@ class Tile:
     label: str
     value: str
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class ClassRow:
-    label: str
-    accuracies: tuple[float | None, ...]
-    """None: no image of the class."""
 
 
 def banner(gate: GateResult | None) -> Banner:
@@ -69,14 +62,14 @@ def tiles(training: TrainingReport, export: ExportReport | None, profiles: Seque
     gains = [f"{points(student.accuracy - teacher.accuracy)} against the teacher"] if teacher else []
     gains += [f"{points(student.accuracy - alone.accuracy)} against labels alone"] if alone else []
     gains += [f"{points(student.accuracy - net.accuracy)} against {name}" for name, net in training.controls.items()]
-    yield Tile("Student top-1", percent(student.accuracy), tuple(gains))
+    yield Tile(f"Student {training.measure.label}", percent(student.accuracy), tuple(gains))
     less = f"{ratio(teacher.params, student.params)} fewer than the teacher's {many(teacher.params)}" if teacher else ""
     yield Tile("Parameters", many(student.params), (less, f"{many(student.macs)} MACs an image"))
     files = {name: file for name, file in export.onnx.items() if name in PRECISIONS} if export else {}
     if export and files:
         precision, file = min(files.items(), key=lambda item: item[1].bytes)
         quality = export.quality(precision)
-        notes = (precision, f"{percent(quality.accuracy)} top-1" if quality else "")
+        notes = (precision, f"{percent(quality.accuracy)} {training.measure.label}" if quality else "")
         yield Tile("Smallest model", size(file.bytes), notes)
     measured = [profile for profile in profiles if profile.name in PRECISIONS]
     if measured:
@@ -132,6 +125,14 @@ def exits(network: TrainedModel) -> str:
     return ", ".join([" / ".join(percent(top1) for top1 in network.exits.values()), *together]) or "-"
 
 
+def network_columns(training: TrainingReport) -> tuple[str, ...]:
+    """Early exits are of classifiers alone."""
+    label = training.measure.label
+    exits = ("exits, all",) if training.task == "classify" else ()
+    costs = ("parameters", "MACs", "weights", "epochs", "source")
+    return ("network", "model", f"test {label}", f"val. {label}", *exits, *costs)
+
+
 def network_rows(training: TrainingReport) -> Rows:
     return [
         [
@@ -139,7 +140,7 @@ def network_rows(training: TrainingReport) -> Rows:
             " ".join([network.model, *(f"{key}={value}" for key, value in network.options.items())]),
             percent(network.accuracy),
             percent(network.validation_accuracy),
-            exits(network),
+            *([exits(network)] if training.task == "classify" else []),
             many(network.params),
             many(network.macs),
             size(network.weight_bytes),
@@ -148,57 +149,6 @@ def network_rows(training: TrainingReport) -> Rows:
         ]
         for role, network in networks(training)
     ]
-
-
-NETWORKS = (
-    "network",
-    "model",
-    "test top-1",
-    "val. top-1",
-    "exits, all",
-    "parameters",
-    "MACs",
-    "weights",
-    "epochs",
-    "source",
-)
-
-
-def parity_rows(export: ExportReport) -> Rows:
-    return [
-        [
-            hop.name,
-            hop.reference or "-",
-            scientific(hop.max_error),
-            scientific(hop.mean_error),
-            percent(hop.agreement),
-            percent(hop.quality.accuracy),
-            percent(hop.quality.top5),
-            percent(hop.quality.ece),
-            "; ".join((*hop.problems, *hop.notes)) or "-",
-        ]
-        for hop in export.hops
-    ]
-
-
-def class_columns(export: ExportReport) -> list[Hop]:
-    """The network as trained, and the last hop of each precision; early exits are left out."""
-    last = {hop.name.rpartition("-")[2]: hop for hop in export.hops if "/" not in hop.name}
-    return list(last.values())
-
-
-def class_rows(export: ExportReport, labels: Sequence[str]) -> list[ClassRow]:
-    """Weakest class first."""
-    hops = class_columns(export)
-    count = max((len(hop.quality.per_class) for hop in hops), default=0)
-    rows = [
-        ClassRow(
-            labels[index] if index < len(labels) else f"class {index}",
-            tuple(None if index in hop.quality.empty else hop.quality.per_class[index] for hop in hops),
-        )
-        for index in range(count)
-    ]
-    return sorted(rows, key=lambda row: min((value for value in row.accuracies if value is not None), default=2.0))
 
 
 def check_rows(checks: Iterable[Check]) -> list[dict[str, str]]:
@@ -238,16 +188,21 @@ def as_yaml(recipe: dict[str, Any]) -> str:
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
 
 
+def accuracy_name(measure: Measure) -> str:
+    return f"{measure.label} accuracy" if measure == MEASURES["classify"] else measure.label
+
+
+def capital(text: str) -> str:
+    """As a sentence begins; mAP stays as it is."""
+    return text if text[1:2].isupper() else text[:1].upper() + text[1:]
+
+
 def amount(value: float | None, unit: str) -> str:
     return "-" if value is None else quantity(value, unit)
 
 
 def milliseconds(value: float) -> str:
     return quantity(value, "ms")
-
-
-def scientific(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1e}" if value else "0"
 
 
 def points(difference: float) -> str:

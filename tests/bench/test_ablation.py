@@ -201,7 +201,7 @@ def taken(forkserver: Forkserver, tmp_path_factory: pytest.TempPathFactory) -> T
 def test_every_line_is_trained_and_recorded(taken: Taken) -> None:
     labels = ["labels", "+ logits", "whole", "- logits", "- attention"]
     assert [row.label for row in taken.made.trained] == labels
-    assert [sorted(row.top1) for row in taken.made.trained] == [[0]] * 5
+    assert [sorted(row.accuracy) for row in taken.made.trained] == [[0]] * 5
     assert (taken.made.epochs, taken.made.train_images, taken.made.test_images) == (1, 120, 360)
     assert (taken.made.failed, [each.name for each in taken.made.teachers]) == ([], ["resnet8"])
 
@@ -210,7 +210,7 @@ def test_the_same_training_is_done_once_and_never_again(taken: Taken) -> None:
     """Attention left out is logits added: four students, and the teacher's copy."""
     assert len(taken.trained) == 4 + 1
     assert taken.again == taken.trained
-    assert taken.made.trained[1].top1 == taken.made.trained[4].top1
+    assert taken.made.trained[1].accuracy == taken.made.trained[4].accuracy
 
 
 def test_run_keeps_the_result(taken: Taken) -> None:
@@ -229,13 +229,13 @@ def test_command_line_is_what_was_asked(monkeypatch: pytest.MonkeyPatch) -> None
     found: list[Asked] = []
     monkeypatch.setattr("kdedge.bench.ablation.ablate", found.append)
     line = "bench ablation mkd --mode drop --by method --seeds 2 --epochs 5 --set seed=3 --jobs 2 --out here"
-    result = CliRunner().invoke(app, line.split())
+    result = CliRunner().invoke(app, [*line.split(), "--beside", "pkd, cwd"])
     assert result.exit_code == 0, result.output
-    assert found == [Asked("mkd", "drop", "method", 2, 5, ("seed=3",), 2, Path("here"))]
+    assert found == [Asked("mkd", "drop", "method", 2, 5, ("seed=3",), 2, Path("here"), ("pkd", "cwd"))]
 
 
 def trained(label: str, role: Any, top1: tuple[float, ...], **more: Any) -> Trained:
-    return Trained(label=label, role=role, top1=dict(enumerate(top1)), seconds=1.25, **{"extra_params": 0, **more})
+    return Trained(label=label, role=role, accuracy=dict(enumerate(top1)), seconds=1.25, **{"extra_params": 0, **more})
 
 
 @pytest.fixture
@@ -244,7 +244,7 @@ def made() -> Ablation:
         recipe="quick",
         student="resnet8",
         data="digits",
-        teachers=[AblationTeacher(name="resnet20", top1=0.98, source="a.th")],
+        teachers=[AblationTeacher(name="resnet20", accuracy=0.98, source="a.th")],
         seeds=[0, 1],
         epochs=7,
         train_images=120,
@@ -264,7 +264,7 @@ def made() -> Ablation:
 
 def test_rows_by_hand(made: Ablation) -> None:
     """Deviations of two values are their distance over the root of 2."""
-    rows = {row[0]: dict(zip(report.COLUMNS[1:], row[1:], strict=True)) for row in report.rows(made)}
+    rows = {row[0]: dict(zip(report.columns(made)[1:], row[1:], strict=True)) for row in report.rows(made)}
     assert [row["top-1"] for row in rows.values()] == [
         "55.00 ± 7.07", "63.00 ± 1.41", "61.00 ± 0.00", "55.00 ± 5.66", "65.00",
     ]  # fmt: skip
@@ -278,7 +278,9 @@ def test_rows_by_hand(made: Ablation) -> None:
     ]
     assert [row["seeds"] for row in rows.values()] == ["2", "2", "2", "2", "1"]
     assert rows["whole"]["extra parameters"] == "1.5k"
-    assert rows["whole"]["notes"] == "guide makes it worse"
+    assert rows["whole"]["notes"] == (
+        "above the labels alone, within the spread of the seeds; guide makes it worse"  # 11 and 1; -1 and -3
+    )
     assert rows["- guide"]["notes"] == "guide makes it worse, by one seed"
     assert rows["+ soft"]["notes"] == "-"
 
@@ -301,12 +303,36 @@ def test_loss_within_the_spread_of_the_seeds_is_said_to_be_that(made: Ablation) 
     ]
 
 
+def test_method_that_stands_beside_is_held_against_the_labels_alone(made: Ablation) -> None:
+    rows = [
+        *made.trained,
+        trained("pkd", "beside", (0.59, 0.69)),
+        trained("cwd", "beside", (0.52, 0.56)),
+        trained("mgd", "beside", (0.57,)),
+    ]
+    made = made.model_copy(update={"trained": rows, "failed": []})
+    found = {row[0]: dict(zip(report.columns(made)[1:], row[1:], strict=True)) for row in report.rows(made)}
+    assert (found["pkd"]["over the labels alone"], found["pkd"]["the term's part"], found["pkd"]["notes"]) == (
+        "+9.00", "-", "-",
+    )  # fmt: skip
+    assert found["cwd"]["notes"] == "below the student that was not distilled, within the spread of the seeds"
+    assert found["mgd"]["notes"] == "above the labels alone, by one seed"
+    assert report.warnings(made)[-1] == "cwd ends 1.00 points below the student on the labels alone"
+
+
+def test_record_of_before_there_were_detectors_is_read(made: Ablation) -> None:
+    old = made.model_dump(mode="json", exclude={"task"})
+    for row in (*old["trained"], *old["teachers"]):
+        row["top1"] = row.pop("accuracy")
+    assert Ablation.model_validate(old) == made
+
+
 def test_markdown_holds_table_warnings_and_how_it_was_trained(made: Ablation) -> None:
     text = report.markdown(made)
     assert text.count("\n| ") == 2 + 5
-    for said in ("120 training images, 7 epochs, seeds 0, 1", "Teacher: resnet20, 98.00 % (a.th)", "![top-1]"):
+    for said in ("120 training images, 7 epochs, seeds 0, 1", "Teacher: resnet20, 98.00 % top-1 (a.th)", "![top-1]"):
         assert said in text
-    assert text.index("- with guide added") < text.index("Teacher:")
+    assert text.index("Teacher:") < text.index("| trained by |") < text.index("- with guide added")
 
 
 def test_figure_names_every_line(made: Ablation) -> None:

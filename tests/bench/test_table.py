@@ -1,6 +1,8 @@
 """The table of a comparison, on figures made up here."""
 
+import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,10 @@ from kdedge.bench import plot, table
 from kdedge.bench.cells import CellResult, TeacherResult
 from kdedge.bench.contenders import LABELS, STANDARDIZED, TUNED
 from kdedge.bench.cost import Cost
-from kdedge.bench.table import COLUMNS, Comparison
+from kdedge.bench.table import Comparison
+from kdedge.core.rundir import read_record
+
+METHODS = Path(__file__).parents[2] / "benchmarks/methods"
 
 CONTENDERS = [LABELS, TUNED, STANDARDIZED, "attention", "reviewkd"]
 TOP1 = {
@@ -32,8 +37,8 @@ def cell(label: str, seed: int) -> CellResult:
         epochs=3,
         train_images=9000,
         test_images=10000,
-        top1=TOP1[label][seed],
-        validation_top1=0.5,
+        accuracy=TOP1[label][seed],
+        validation_accuracy=0.5,
         epoch_seconds=[FASTEST[seed] + 4, FASTEST[seed], FASTEST[seed] + 1],
     )
 
@@ -50,8 +55,8 @@ def made() -> Comparison:
         cells=[cell(label, seed) for label in CONTENDERS for seed in (0, 1)],
         costs={
             label: Cost(
-                times_kd=TIMES[label],
-                times_kd_range=(TIMES[label] - 0.125, TIMES[label] + 0.25),
+                times=TIMES[label],
+                times_range=(TIMES[label] - 0.125, TIMES[label] + 0.25),
                 memory_bytes=3 * 2**19,
                 memory_how="growth",
                 extra_params=1500 if label == "reviewkd" else 0,
@@ -60,14 +65,14 @@ def made() -> Comparison:
             for label in CONTENDERS
         },
         failed=[],
-        teacher=TeacherResult(model="resnet56", source="a.th", top1=0.9339, views=4, device="cpu"),
+        teacher=TeacherResult(model="resnet56", source="a.th", accuracy=0.9339, views=4, device="cpu"),
         recipe=recipe,
         environment={"python": "3.11"},
     )
 
 
 def rows(made: Comparison) -> dict[str, dict[str, str]]:
-    return {line.label: dict(zip(COLUMNS, line.row(), strict=True)) for line in table.lines(made)}
+    return {line.label: dict(zip(table.columns(made.task), line.row(), strict=True)) for line in table.lines(made)}
 
 
 def test_means_deviations_and_gains_by_hand(made: Comparison) -> None:
@@ -135,3 +140,62 @@ def test_plot_names_every_method(made: Comparison) -> None:
     text = plot.figure(made, table.lines(made))
     shown = "".join(ET.fromstring(text).itertext())
     assert all(label in shown for label in CONTENDERS)
+
+
+@pytest.fixture
+def boxes(made: Comparison) -> Comparison:
+    """Of detectors: the student alone, and two methods."""
+    labels = [LABELS, "attention", "reviewkd"]
+    return made.model_copy(
+        update={
+            "task": "detect",
+            "contenders": labels,
+            "tuned": "",
+            "tuning": {},
+            "cells": [each for each in made.cells if each.contender in labels],
+            "costs": {label: made.costs[label] for label in labels},
+        }
+    )
+
+
+def test_detectors_are_held_against_the_student_alone_by_map(boxes: Comparison) -> None:
+    assert table.columns("detect") == [
+        "method", "mAP", "over labels", "seconds per epoch", "times labels'", "peak memory", "extra parameters",
+        "seeds", "notes",
+    ]  # fmt: skip
+    found = rows(boxes)
+    assert (found["reviewkd"]["mAP"], found["reviewkd"]["over labels"]) == ("73.00 ± 2.83", "+18.00")
+    assert found["attention"]["notes"] == "below the student that was not distilled"
+
+
+def test_teachers_pass_makes_every_detector_dear_and_none_is_told_of(boxes: Comparison) -> None:
+    lines = table.lines(boxes)
+    assert table.warnings(lines) == ["attention ends 1.00 points below the student on the labels alone"]
+    assert rows(boxes)["reviewkd"]["notes"] == "-"
+
+
+def test_markdown_of_detectors_speaks_of_no_classifier(boxes: Comparison) -> None:
+    text = table.markdown(boxes, table.lines(boxes))
+    for said in ("mAP on the 10000 test images", "93.39 % mAP (a.th)", "the boxes alone", "Times the labels'"):
+        assert said in text
+    assert not re.search("top-1|cross-entropy|plain KD|tuned", text, re.IGNORECASE)
+    assert "mAP on the test images" in "".join(ET.fromstring(plot.figure(boxes, table.lines(boxes))).itertext())
+
+
+def test_records_of_before_there_were_detectors_are_read(made: Comparison) -> None:
+    old = made.model_dump(mode="json", exclude={"task"})
+    for cell in old["cells"]:
+        cell |= {"top1": cell.pop("accuracy"), "validation_top1": cell.pop("validation_accuracy")}
+    for each in old["costs"].values():
+        each |= {"times_kd": each.pop("times"), "times_kd_range": each.pop("times_range")}
+    old["teacher"]["top1"] = old["teacher"].pop("accuracy")
+    assert Comparison.model_validate(old) == made
+
+
+@pytest.mark.parametrize("folder", sorted(METHODS.glob("*/methods.json")), ids=lambda path: path.parent.name)
+def test_committed_comparison_still_makes_its_table(folder: Path) -> None:
+    made = read_record(folder, Comparison)
+    text, kept = table.markdown(made, table.lines(made)), folder.with_suffix(".md").read_text(encoding="utf-8")
+    assert [line for line in text.splitlines() if line[:1] in "|-"] == [
+        line for line in kept.splitlines() if line[:1] in "|-"
+    ]

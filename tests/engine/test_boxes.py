@@ -14,7 +14,7 @@ import torch
 
 import kdedge
 from kdedge.core.errors import ModelError
-from kdedge.engine.boxes import decode, from_deltas, sigmoid, softmax
+from kdedge.engine.boxes import decode, detections_of, from_deltas, sigmoid, softmax
 from kdedge.engine.boxes_decoding import read_decoding
 
 LEVEL = {"grid": [1, 2], "stride": [10, 10], "offset": [0.5, 0.5], "cells": [[-4, -4, 4, 4]]}
@@ -172,6 +172,57 @@ def test_decode_refuses_what_is_no_number():
 def test_decode_of_half_precision_is_in_float32():
     outputs = np.array([[[0, 0, 0, 0, 2, OFF], [0, 0, 0, 0, OFF, OFF]]], np.float16)
     assert decode(outputs, read_decoding("m", PLAIN))[0].boxes.dtype == np.float32
+
+
+CHOSEN: dict[str, Any] = {
+    "boxes": np.array([[[1, 1, 9, 9], [11, 1, 19, 9], [0, 0, 0, 0]], [[0, 0, 0, 0]] * 3], np.float32),
+    "scores": np.array([[0.9, 0.6, 0], [0, 0, 0]], np.float32),
+    "classes": np.array([[1, 0, 0], [0, 0, 0]], np.int32),
+    "count": np.array([2, 0], np.int32),
+}
+"""What a model with NMS in its graph gives for two images, the second without a box."""
+
+
+def test_detections_of_raw_heads_are_decoded():
+    outputs = np.array([[[0, 0, 0, 0, 2, OFF], [0, 0, 0, 0, OFF, 1]]], np.float32)
+    known = read_decoding("m", PLAIN)
+    found, expected = detections_of({"any name": outputs}, known)[0], decode(outputs, known)[0]
+    assert [column.tolist() for column in found] == [column.tolist() for column in expected]
+    assert len(found.boxes) == 2
+
+
+def test_detections_of_boxes_are_those_that_count():
+    first, second = detections_of(CHOSEN, read_decoding("m", PLAIN))
+    assert first.boxes.tolist() == [[1, 1, 9, 9], [11, 1, 19, 9]]
+    assert first.scores.tolist() == pytest.approx([0.9, 0.6])
+    assert first.classes.tolist() == [1, 0]
+    assert [column.shape for column in second] == [(0, 4), (0,), (0,)]
+    assert [column.dtype.name for column in second] == ["float32", "float32", "int64"]
+
+
+@pytest.mark.parametrize("changes", [{"score_threshold": 0.7}, {"detections": 1}])
+def test_detections_of_boxes_are_held_to_what_is_asked_for_now(changes):
+    first, _ = detections_of(CHOSEN, read_decoding("m", PLAIN | changes))
+    assert first.classes.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scores": np.zeros((2, 4), np.float32)}, r"shapes \(2, 3, 4\), \(2, 4\), .* are \(N, D, 4\)"),
+        ({"count": np.zeros((2, 1), np.int32)}, "count of shapes"),
+        ({"scores": np.full((2, 3), np.nan, np.float32)}, "NaN"),
+        ({"more": np.zeros(2)}, "outputs boxes, classes, count, more, scores: a detector gives one tensor, or boxes, "),
+    ],
+)
+def test_detections_of_what_is_no_detectors_are_refused(changes, message):
+    with pytest.raises(ModelError, match=message):
+        detections_of(CHOSEN | changes, read_decoding("m", PLAIN))
+
+
+def test_detections_of_no_outputs_are_refused():
+    with pytest.raises(ModelError, match="outputs none"):
+        detections_of({}, read_decoding("m", PLAIN))
 
 
 def test_sigmoid_and_softmax_stay_finite_far_out():

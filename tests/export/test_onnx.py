@@ -154,7 +154,7 @@ def test_failed_export_keeps_the_earlier_file(write: Write, tmp_path: Path) -> N
 
 
 def test_export_refuses_a_model_with_another_number_of_classes(write: Write, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="for 7 labels it should have"):
+    with pytest.raises(ModelError, match=r"it should have .*'logits', 'batch', 7"):
         write(nn.Sequential(nn.Flatten(), nn.Linear(768, 5)), tmp_path / "model.onnx")
 
 

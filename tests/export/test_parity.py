@@ -123,7 +123,7 @@ def test_predict_torch_runs_in_eval_mode_and_restores_it(net: nn.Sequential, ima
     net[4].eval()
     try:
         modes = [module.training for module in net.modules()]
-        whole, parts = predict_torch(net, images), predict_torch(net, images, batch=10)
+        whole, parts = (predict_torch(net, images, ["logits"], batch)["logits"] for batch in (256, 10))
         assert [module.training for module in net.modules()] == modes
     finally:
         net[4].train()
@@ -133,20 +133,20 @@ def test_predict_torch_runs_in_eval_mode_and_restores_it(net: nn.Sequential, ima
 
 def test_predict_torch_restores_the_modes_after_a_failure(net: nn.Sequential) -> None:
     with pytest.raises(RuntimeError):
-        predict_torch(net, np.zeros((2, 5, 16, 16), np.float32))
+        predict_torch(net, np.zeros((2, 5, 16, 16), np.float32), ["logits"])
     assert all(module.training for module in net.modules())
 
 
 def test_prediction_of_nothing_is_an_error(net: nn.Sequential) -> None:
     with pytest.raises(ModelError, match="no images"):
-        predict_torch(net, np.zeros((0, 3, 16, 16), np.float32))
+        predict_torch(net, np.zeros((0, 3, 16, 16), np.float32), ["logits"])
 
 
 def test_every_hop_to_the_engine_keeps_what_the_model_says(
     net: nn.Sequential, fp32: Path, images: Images, tmp_path: Path
 ) -> None:
     """torch -> ONNX -> fp16 and int8 -> engines, against torch's own classes."""
-    exact = Predictions(np.arange(64), predict_torch(net, images))
+    exact = Predictions(np.arange(64), predict_torch(net, images, ["logits"])["logits"])
     labels = exact.outputs.argmax(axis=1)
     to_fp16(fp32, tmp_path / "fp16.onnx")
     to_int8(fp32, tmp_path / "int8.onnx", images, Export())

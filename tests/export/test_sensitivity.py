@@ -11,8 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 from kdedge.core.deployment import Export, Quantization
 from kdedge.core.errors import ModelError
 from kdedge.core.report import Sensitivity
+from kdedge.export.arrays import Arrays
 from kdedge.export.int8 import Calibrated
 from kdedge.export.onnx import load
+from kdedge.export.referee import ClassReferee
 from kdedge.export.sensitivity import Judge, within_limit
 
 CLASSES, COUNT, LOUD = 4, 200, 2000.0
@@ -64,7 +66,8 @@ Judging = Callable[..., Judge]
 def judging(source: Path) -> Judging:
     def make(**quantization: str) -> Judge:
         export = Export(quantization=Quantization.model_validate(quantization))
-        return Judge(Calibrated(source, IMAGES, export), IMAGES, LABELS)
+        arrays = Arrays(IMAGES, LABELS, np.arange(COUNT))
+        return Judge(Calibrated(source, IMAGES, export), arrays, ClassReferee())
 
     return make
 

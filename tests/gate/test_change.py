@@ -138,6 +138,21 @@ def test_accuracy_without_answers_is_a_plain_difference_and_says_so(now, verdict
     assert found.reason.endswith("; not known by image")
 
 
+@pytest.mark.parametrize("name", ["int8/mean_ap", "student/mean_ap", "student/mean_ap_gain", "int8/ap75"])
+@pytest.mark.parametrize(("now", "verdict"), [(0.39, "pass"), (0.3899, "regression"), (0.5, "pass")])
+def test_average_precision_may_lose_a_point(name, now, verdict):
+    values = [Metric(value=value, unit="fraction", better="higher") for value in (now, 0.4)]
+    (found,) = judge(name, *values)
+    assert (found.verdict, found.limit) == (verdict, ">= baseline - 1 point")
+    assert found.reason == f"{100 * (now - 0.4):+.2f} points"
+
+
+def test_average_precision_creeps_by_a_point_as_well():
+    values = [Metric(value=value, unit="fraction", better="higher") for value in (0.3895, 0.395)]
+    step, creep = judge("int8/mean_ap", *values, history=[entry("int8/mean_ap", 0.4)])
+    assert (step.verdict, creep.verdict, creep.limit) == ("pass", "regression", ">= 2026-01-02 - 1 point")
+
+
 def entry(name: str, value: float, samples: list[float] | None = None, **more) -> Accepted:
     made = {"created": "2026-01-02", "machine": machine_digest(HERE), "values": {name: value}}
     return Accepted(**made | more, samples={name: samples} if samples else {})

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from boxruns import quality
 
 from kdedge.core.correctness import correctness
 from kdedge.core.energy import Energy, Spread
@@ -139,6 +140,31 @@ def test_collect_names_every_number_and_prefers_the_engine():
         "top1",
         "top1_gain",
     }
+
+
+def test_collect_speaks_of_a_detector_by_its_average_precision():
+    training = TrainingReport(
+        recipe="r", task="detect", seed=0, train_images=1, validation_images=1, test_images=10, labels=["a"],
+        methods=[], student=trained(0.5, 100), teachers=[trained(0.6, 1000)], baseline=trained(0.52, 100),
+    )  # fmt: skip
+    hops = [Hop(name=name, quality=quality(ap)) for name, ap in (("torch", 0.5), ("onnx-int8", 0.4))]
+    export = ExportReport(onnx={"int8": ExportedFile(path="m", bytes=1, sha256="")}, hops=hops, opset=18)
+    metrics = collect(training, export, [])
+    assert {name: round(metric.value, 9) for name, metric in metrics.items()} == {
+        "teacher/mean_ap": 0.6,
+        "student/mean_ap": 0.5,
+        "student/mean_ap_gain": -0.02,
+        "student/params": 100,
+        "student/macs": 1000,
+        "int8/onnx_bytes": 1,
+        "int8/mean_ap": 0.4,
+        "int8/ap50": 0.6,
+        "int8/ap75": 0.3,
+    }
+    assert {name.split("/")[1] for name, metric in metrics.items() if metric.better == "higher"} == {
+        "mean_ap", "mean_ap_gain", "ap50", "ap75"
+    }  # fmt: skip
+    assert answers_of(training, export) == {}
 
 
 def test_collect_device_latency_where_there_is_one():

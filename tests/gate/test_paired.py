@@ -1,6 +1,7 @@
 """The rules of the gate against another model: limits by hand, McNemar's test against SciPy."""
 
 import pytest
+from boxruns import quality
 
 from kdedge.core.paired import PairedTimes
 from kdedge.core.report import Metric
@@ -8,6 +9,7 @@ from kdedge.gate.paired import (
     Answered,
     accuracy_check,
     advice,
+    boxes_check,
     decide_paired,
     latency_check,
     size_checks,
@@ -76,6 +78,14 @@ def test_accuracy_is_judged_by_the_images_on_which_the_two_differ(lost, won, ver
 def test_loss_that_is_significant_but_within_a_tenth_of_a_point_passes():
     assert accuracy_check("fp32", Answered(10_000, 9000, 8990, 10, 0)).verdict == "pass"
     assert accuracy_check("fp32", Answered(10_000, 9000, 8989, 11, 0)).verdict == "regression"
+
+
+@pytest.mark.parametrize(("new", "verdict"), [(0.4, "pass"), (0.39, "pass"), (0.3899, "regression"), (0.5, "pass")])
+def test_average_precision_may_be_a_point_less(new, verdict):
+    check = boxes_check("int8", quality(new), quality(0.4))
+    assert (check.metric, check.value, check.baseline, check.unit) == ("int8/mean_ap", new, 0.4, "fraction")
+    assert (check.verdict, check.limit) == (verdict, ">= base - 1 point")
+    assert check.reason == f"{100 * (new - 0.4):+.2f} points"
 
 
 @pytest.mark.oracle

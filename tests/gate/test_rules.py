@@ -192,7 +192,13 @@ def test_decide_absolute_budget_stays_beside_the_default_limit():
     ]
 
 
-@pytest.mark.parametrize("name", ["teacher/onnx_bytes", "original/params", "student/top1_gain", "int8/engine_layers"])
+ASIDE = (
+    "teacher/onnx_bytes", "original/params", "student/top1_gain", "student/mean_ap_gain", "int8/engine_layers",
+    "int8/ap50", "int8/ap75",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ASIDE)
 def test_decide_only_tells_of_what_is_not_deployed(name):
     assert held({name: count(11)}, {name: count(10)}) == {name: ("regression", True)}
     assert held({name: count(11)}, {name: count(10)}, Budget(metric=name, max=99))[name] == ("regression", False)
@@ -210,11 +216,13 @@ def test_decide_advisory_breach_does_not_fail():
     assert result.verdict == "pass"
 
 
-def test_decide_warns_when_the_student_is_below_its_own_baseline():
-    gate = Gate(budgets=(Budget(metric="student/top1_gain", min=-1),))
-    warned = decide(shows({"student/top1_gain": top1(-0.012)}), gate, None).warnings
-    assert warned == ["the student is 1.2 points below the whole network trained on the labels alone"]
-    assert decide(shows({"student/top1_gain": top1(0.0)}), gate, None).warnings == []
+@pytest.mark.parametrize("gain", ["student/top1_gain", "student/mean_ap_gain"])
+@pytest.mark.parametrize(("value", "points"), [(-0.012, "1.2 points"), (-0.01, "1 point")])
+def test_decide_warns_when_the_student_is_below_its_own_baseline(gain, value, points):
+    gate = Gate(budgets=(Budget(metric=gain, min=-1),))
+    warned = decide(shows({gain: top1(value)}), gate, None).warnings
+    assert warned == [f"the student is {points} below the whole network trained on the labels alone"]
+    assert decide(shows({gain: top1(0.0)}), gate, None).warnings == []
 
 
 def test_decide_says_when_nothing_was_checked():

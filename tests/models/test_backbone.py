@@ -48,10 +48,8 @@ def resnet18(tmp_path: Path) -> Path:
 def stages(network: nn.Module, images: Tensor) -> list[Tensor]:
     """Of a classifier, by its own forward as far as the stages go."""
     if isinstance(network, models.ResNet):
-        x, found = network.maxpool(network.relu(network.bn1(network.conv1(images)))), []
-        for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
-            found.append(x := stage(x))
-        return found
+        x = network.maxpool(network.relu(network.bn1(network.conv1(images))))
+        return [x := stage(x) for stage in (network.layer1, network.layer2, network.layer3, network.layer4)]
     found, x = [], images
     for block in network.features:
         if x.shape[-1] != (after := block(x)).shape[-1]:
@@ -80,7 +78,7 @@ def test_ssdlite_looks_at_the_maps_of_the_classifier(name: str, tmp_path: Path) 
     with torch.no_grad():
         inner, last = list(network.backbone(images).values())[:2]
         before, after = stages(source, images)[-2:]
-        expanded = source.features[: len(source.features)][last_stride(source)].block[0](before)
+        expanded = source.features[last_stride(source)].block[0](before)
     torch.testing.assert_close(last, after, rtol=0, atol=0)
     torch.testing.assert_close(inner, expanded, rtol=0, atol=0)
 

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import onnx
 import pytest
+from boxruns import tell_of_boxes
 from mini import Finished
 from onnx import TensorProto, helper
 from turns import Timed
@@ -94,6 +95,41 @@ def test_accuracy_on_other_images_is_not_compared(copied: Finished, base: Path) 
     code, checks = against(copied, base)
     assert code == 0
     assert not any(name.endswith("/top1") for name in checks)
+    (warning,) = copied.json("against.json")["result"]["warnings"]
+    assert warning == "accuracy of fp32, fp16, int8 is not compared: no answers to the same test images"
+
+
+@pytest.mark.parametrize(("mean_ap", "exit_code"), [(0.395, 0), (0.385, 1)])
+def test_detectors_are_compared_by_the_average_precision_of_their_records(
+    copied: Finished, base: Path, mean_ap: float, exit_code: int
+) -> None:
+    tell_of_boxes(copied.run, mean_ap)
+    tell_of_boxes(base, 0.4)
+    code, checks = against(copied, base)
+    assert code == exit_code
+    assert not any("top1" in name for name in checks)
+    values = {name: (check["value"], check["baseline"]) for name, check in checks.items() if "mean_ap" in name}
+    assert values == {f"{precision}/mean_ap": (mean_ap, 0.4) for precision in ("fp32", "fp16", "int8")}
+    assert copied.json("against.json")["result"]["warnings"] == []
+
+
+def test_detectors_that_see_another_size_are_compared_on_the_same_objects_alone(copied: Finished, base: Path) -> None:
+    for run in (copied.run, base):
+        tell_of_boxes(run, 0.4)
+    with np.load(base / "arrays/eval.npz") as arrays:
+        known = dict(arrays)
+    larger = np.concatenate([known["labels"][..., :1], 2 * known["labels"][..., 1:]], axis=-1)
+    np.savez(base / "arrays/eval.npz", **known | {"labels": larger})
+    assert "fp32/mean_ap" in against(copied, base)[1]
+    larger[0, 0, 0] += 1
+    np.savez(base / "arrays/eval.npz", **known | {"labels": larger})
+    assert "fp32/mean_ap" not in against(copied, base)[1]
+
+
+def test_detector_against_a_classifier_is_not_compared_in_accuracy(copied: Finished, base: Path) -> None:
+    tell_of_boxes(copied.run, 0.4)
+    _, checks = against(copied, base)
+    assert not any("top1" in name or "mean_ap" in name for name in checks)
     (warning,) = copied.json("against.json")["result"]["warnings"]
     assert warning == "accuracy of fp32, fp16, int8 is not compared: no answers to the same test images"
 

@@ -8,12 +8,15 @@ import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import numpy as np
 import pytest
+from boxruns import tell_of_boxes
 from entries import HERE, SVHN, THERE, entry
 from forked import Forkserver
 from mini import Finished
 
-from kdedge.pipeline.compare import write
+from kdedge.pipeline.compare import entry_of, write
+from kdedge.pipeline.project import reopen
 
 
 @pytest.fixture
@@ -78,6 +81,37 @@ def test_compare_writes_table_numbers_and_figure(forkserver: Forkserver, copied:
     assert told["runs"][0]["test_set"]["data"] == "digits"
     figure = ET.fromstring((folder / "compare.svg").read_text())
     assert {"size", "latency on machine A", "other"} <= set(figure.itertext())
+
+
+def test_compare_of_detectors_speaks_of_average_precision(
+    forkserver: Forkserver, copied: Finished, two: list[str]
+) -> None:
+    for run, mean_ap in zip(two, (0.45, 0.4), strict=True):
+        tell_of_boxes(copied.folder / run, mean_ap)
+    code, process = forkserver.run(["compare", *two], copied.folder)
+    assert code == 0, process.stderr
+    assert "top-1" not in process.stdout
+    assert f"{copied.run.name} fp16 dominates other fp16: +5.00 points of mAP, " in process.stdout
+
+
+def test_detectors_are_on_one_test_set_where_their_pictures_have_the_same_objects(
+    copied: Finished, two: list[str]
+) -> None:
+    """Whatever size they see them in; what is known of the images one by one is not asked for."""
+    runs = [copied.folder / run for run in two]
+    for run in runs:
+        tell_of_boxes(run, 0.4)
+    with np.load(runs[1] / "arrays/eval.npz") as arrays:
+        known = dict(arrays)
+    boxes = known["labels"]
+    boxes[..., 1:] *= 2
+    np.savez(runs[1] / "arrays/eval.npz", **known)
+    here, there = (entry_of(run.name, reopen(run)) for run in runs)
+    assert here.test_set == there.test_set
+    assert not [name for name in here.intervals if "mean_ap" in name or "top1" in name]
+    boxes[0, 0, 0] += 1
+    np.savez(runs[1] / "arrays/eval.npz", **known)
+    assert entry_of("other", reopen(runs[1])).test_set != here.test_set
 
 
 def test_no_figure_is_written_where_nothing_can_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

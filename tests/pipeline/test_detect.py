@@ -8,14 +8,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from answering import LABELS, SHAPE, detector, write_onnx
 from PIL import Image
 from telling import RUN_AND_TELL
-from tinydetector import NOTED, network, score, tiny_detector
+from tinydetector import NOTED, choosing_detector, network, score, tiny_detector
 
 from kdedge.core.console import OUT
 from kdedge.core.errors import DataError, KdedgeError, ModelError
 from kdedge.engine.base import backend
+from kdedge.engine.boxes_letterbox import letterbox
+from kdedge.export.onnx import write_metadata
 from kdedge.export.precision import to_fp16
+from kdedge.pipeline.deployed import of_file
 from kdedge.pipeline.detect import detect
 from kdedge.pipeline.detector import describe
 
@@ -35,7 +39,7 @@ def answer(capsys, monkeypatch):
     def ask(images, model, out=None, least=0.3):
         OUT.configure(as_json=True)
         try:
-            detect(images, model, out, least)
+            detect(images, of_file(model), out, least)
         finally:
             OUT.configure()
         return json.loads(capsys.readouterr().out)
@@ -87,6 +91,36 @@ def test_model_that_normalizes_by_itself_gets_the_pixels(answer, tmp_path):
     model = tiny_detector(tmp_path / "pixels.onnx", NOTED | {"preprocess": True})
     boxes = answer([picture(tmp_path / "red.png")], model)["pictures"][0]["boxes"]
     assert boxes == [{"label": "red", "score": 0.982, "x1": 2, "y1": 2, "x2": 18, "y2": 18}]
+
+
+def test_model_with_nms_in_its_graph_is_taken_at_its_word(answer, tmp_path):
+    model = choosing_detector(tmp_path / "nms.onnx")
+    path = picture(tmp_path / "red.png")
+    assert answer([path], model)["pictures"][0]["boxes"] == [
+        {"label": "green", "score": 0.75, "x1": 22, "y1": 2, "x2": 38, "y2": 18},
+        {"label": "red", "score": 0.5, "x1": 2, "y1": 2, "x2": 18, "y2": 18},
+    ]
+    assert [box["score"] for box in answer([path], model, least=0.6)["pictures"][0]["boxes"]] == [0.75]
+
+
+def test_network_gives_the_same_boxes_with_raw_heads_and_with_nms_in_its_graph(answer, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    smooth = Image.fromarray(pixels).resize((256, 192), Image.Resampling.BICUBIC)
+    smooth.save(tmp_path / "smooth.png")
+    square = letterbox(np.asarray(smooth), SHAPE[1])
+    network = detector((square.astype(np.float32) / 255 - 0.5).transpose(2, 0, 1)[None] / 0.25)
+    found = []
+    for nms in (False, True):
+        path = write_onnx(network, tmp_path / f"{nms}.onnx", nms)
+        model = onnx.load(path)
+        write_metadata(model, NOTED | {"labels": LABELS})
+        onnx.save(model, path)
+        found.append(answer([tmp_path / "smooth.png"], path)["pictures"][0]["boxes"])
+    heads, chosen = found
+    assert len(heads) > 3
+    assert [box["label"] for box in chosen] == [box["label"] for box in heads]
+    for side in ("score", "x1", "y1", "x2", "y2"):
+        assert [box[side] for box in chosen] == pytest.approx([box[side] for box in heads], abs=0.02)
 
 
 def test_fp16_file_and_engine_give_the_same_boxes(answer, model, tmp_path):
@@ -162,7 +196,7 @@ def test_folder_gives_its_pictures_by_name(answer, model, tmp_path):
 def test_folder_without_pictures_is_told_and_the_others_done(model, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="1 of 2 could not be read"):
-        detect([tmp_path / "empty", picture(tmp_path / "a.png")], model, None, 0.3)
+        detect([tmp_path / "empty", picture(tmp_path / "a.png")], of_file(model), None, 0.3)
     told = capsys.readouterr()
     assert "empty has no pictures: looked for .jpg" in told.err
     assert "a.png" in told.out
@@ -171,19 +205,19 @@ def test_folder_without_pictures_is_told_and_the_others_done(model, tmp_path, ca
 def test_out_may_not_be_a_folder_that_is_looked_at(model, tmp_path):
     picture(tmp_path / "a.png")
     with pytest.raises(KdedgeError, match="its pictures are what is looked at"):
-        detect([tmp_path], model, tmp_path, 0.3)
+        detect([tmp_path], of_file(model), tmp_path, 0.3)
 
 
 def test_out_may_not_be_a_file(model, tmp_path):
     with pytest.raises(KdedgeError, match="should be a folder"):
-        detect([picture(tmp_path / "a.png")], model, tmp_path / "a.png", 0.3)
+        detect([picture(tmp_path / "a.png")], of_file(model), tmp_path / "a.png", 0.3)
 
 
 def test_pictures_that_cannot_be_read_are_told_and_the_others_done(model, tmp_path, capsys):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
     whole = picture(tmp_path / "whole.png")
     with pytest.raises(DataError, match="2 of 3 could not be read"):
-        detect([tmp_path / "none.png", tmp_path / "broken.png", whole], model, tmp_path / "out", 0.3)
+        detect([tmp_path / "none.png", tmp_path / "broken.png", whole], of_file(model), tmp_path / "out", 0.3)
     told = capsys.readouterr()
     assert len(told.err.splitlines()) == 2
     assert "none.png is not there" in told.err
@@ -225,11 +259,6 @@ def test_model_of_other_outputs_than_its_boxes_is_refused(answer, tmp_path):
     model = tiny_detector(tmp_path / "m.onnx", candidates=5, scores="softmax")
     with pytest.raises(ModelError, match=r"outputs of shape \(1, 2, 6\): the detector's are \(N, 2, 7\)"):
         answer([picture(tmp_path / "a.png")], model)
-
-
-def test_missing_model_is_named(tmp_path):
-    with pytest.raises(ModelError, match=r"no\.onnx is not there"):
-        detect([picture(tmp_path / "a.png")], tmp_path / "no.onnx", None, 0.3)
 
 
 def test_command_needs_neither_torch_nor_torchvision(model, tmp_path):

@@ -16,6 +16,7 @@ from kdedge.data.build import build_data
 from kdedge.distill.teachers import FrozenTeacher
 from kdedge.pipeline.distill import controlled, controls_of, labels_only
 from kdedge.pipeline.networks import build, start_student
+from kdedge.pipeline.project import open_project
 
 SELF = """\
 version: 1
@@ -79,10 +80,11 @@ def test_training_report_has_every_exit_and_all_exits_together(trained: tuple[Pa
 
 
 def test_student_starts_from_what_it_can_keep_of_its_teacher(tmp_path: Path) -> None:
-    recipe = load_recipe(str(write_recipe(tmp_path, "keep", KEEP))).recipe
+    project = open_project(load_recipe(str(write_recipe(tmp_path, "keep", KEEP))), tmp_path / "runs")
+    recipe = project.recipe
     dataset = build_data(recipe.data, recipe.seed)
     teacher = FrozenTeacher(build(recipe.teachers[0], dataset, seed=7), dataset.normalize)
-    kept, fresh = start_student(recipe, dataset, [teacher]), build(recipe.student, dataset, recipe.seed)
+    kept, fresh = start_student(project, dataset, [teacher]), build(recipe.student, dataset, recipe.seed)
     stem = teacher.model.get_parameter("conv1.weight")
     assert torch.equal(kept.get_parameter("conv1.weight"), stem)
     assert not torch.equal(fresh.get_parameter("conv1.weight"), stem)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from boxruns import tell_of_boxes
 from forked import Forkserver, Process
 from mini import Finished
 from telling import RUN_AND_TELL
@@ -223,6 +224,14 @@ def test_run_exported_without_exits_says_how_to_export_them(forkserver: Forkserv
     assert code == 2
     run = copied.run.relative_to(copied.folder)
     assert f"{run} is not exported with all its exits\n  kdedge export {run} --exit all\n" in process.stderr
+
+
+def test_detector_has_no_exits_to_choose(forkserver: Forkserver, copied: Finished) -> None:
+    tell_of_boxes(copied.run, 0.4)
+    code, process = forkserver.run(["exits"], copied.folder)
+    assert code == 2
+    run = copied.run.relative_to(copied.folder)
+    assert f"{run} is a detector: only classifiers have early exits\n  kdedge methods self_distill" in process.stderr
 
 
 def test_recipe_that_trains_no_exits_says_what_to_add(forkserver: Forkserver, copied: Finished) -> None:

@@ -22,7 +22,7 @@ from kdedge.pipeline.heads import built_methods, choose_exits, trainer_of_exits
 from kdedge.pipeline.networks import build
 from kdedge.pipeline.project import CARD, Project, open_project, reopen
 from kdedge.pipeline.summary import summary_rows
-from kdedge.report.view import class_columns
+from kdedge.report.parity import class_columns
 
 FP32 = "precisions: [fp32]\ncalibration: {images: 64}\n"
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from boxruns import tell_of_boxes
 from closeups import ORIN, layer_times, paired_gate
 from mini import Finished
 
@@ -14,7 +15,9 @@ from kdedge.core.report import ExportReport, TrainingReport
 from kdedge.core.rundir import read_record, write_json
 from kdedge.pipeline import recorded
 from kdedge.pipeline.project import EXPORT, TRAINING, Project, reopen
+from kdedge.pipeline.report import gather
 from kdedge.report.answers import said
+from kdedge.report.html import render
 
 Records = tuple[Project, TrainingReport, ExportReport]
 
@@ -59,6 +62,24 @@ def test_run_without_its_test_images_has_no_answers(opened: Records) -> None:
     project, _, _ = opened
     (project.run / "arrays/eval.npz").unlink()
     assert recorded.asked(*opened) is None
+
+
+def test_boxes_of_a_detector_are_judged_on_its_page(copied: Finished) -> None:
+    tell_of_boxes(copied.run, 0.25)
+    with np.load(copied.run / "arrays/eval.npz") as file:
+        labels, ids = file["labels"], file["ids"]
+    sure = np.full((*labels.shape[:2], 1), 0.75)
+    found = np.concatenate([labels[..., :1], sure, labels[..., 1:] + [0, 0, 2, 2]], axis=2)
+    for hop in ("engine-fp32", "engine-fp16", "engine-int8", "teacher", "baseline"):
+        np.savez(copied.run / f"predictions/{hop}.npz", ids=ids[::-1], outputs=found[::-1])
+    project = reopen(copied.run)
+    data = gather(project)
+    assert data.asked is not None
+    assert data.asked.labels.shape == labels.shape
+    summary = (
+        f"engine-int8 on {len(labels)} test images with {len(labels)} objects. Counted are finds with a score of at"
+    )
+    assert summary in render(data)
 
 
 def test_layer_times_of_an_earlier_export_are_left_out(opened: Records) -> None:

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from tinydetector import DECODING, LEFT, SIZE, tiny_detector
 
 from kdedge.core.errors import ModelError
 from kdedge.engine.cascade import Link, cascade_record
@@ -31,3 +32,18 @@ def test_arrays_that_do_not_fit_are_said_so(linear, tmp_path):
     np.savez(tmp_path / "in.npz", image=X)
     with pytest.raises(ModelError, match="it has no"):
         predict(LocalTarget(), "ort", linear(), tmp_path / "in.npz", ONE)
+
+
+def test_detectors_boxes_come_back_instead_of_its_outputs(tmp_path):
+    """Red of 0.25 gives a logit of 0.5; green that is no number none at all."""
+    model = tiny_detector(tmp_path / "tiny.onnx")
+    images = np.full((2, 3, SIZE, SIZE), -10, np.float32)
+    images[0, 0] = 0.25
+    images[1, 1] = np.nan
+    np.savez(tmp_path / "in.npz", images=images)
+    answer = predict(LocalTarget(), "ort", model, tmp_path / "in.npz", ONE, decoding=DECODING)
+    assert {name: values.shape for name, values in answer.items()} == {"boxes": (2, 10, 6)}
+    np.testing.assert_allclose(answer["boxes"][0, 0], [0, 1 / (1 + np.exp(-0.5)), *LEFT], atol=1e-5)
+    assert answer["boxes"][0, 1:, 0].tolist() == [-1] * 9
+    assert answer["boxes"][1, :, 0].tolist() == [-1] * 10
+    assert np.isnan(answer["boxes"][1, :, 1:]).all()

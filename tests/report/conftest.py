@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from boxreport import detector_run
 from closeups import layer_views, made_up_answers, orin, paired_gate, terms
 
 from kdedge.core.profiling import ProcessSample, ProfileReport
@@ -243,6 +244,13 @@ def whole_run(**changes: Any) -> ReportData:
 def run() -> Callable[..., ReportData]:
     """`run(gate=None)`: a whole run with parts of it exchanged."""
     return whole_run
+
+
+@pytest.fixture(scope="session")
+def detector(run: Callable[..., ReportData]) -> Callable[..., ReportData]:
+    """The same of a detector."""
+    profiles = [profile("fp32", 11.2, 400), profile("int8", 6.1, 400)]
+    return lambda **changes: run(**detector_run(**({"profiles": profiles} | changes)))
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from mini import Finished
 from playwright.sync_api import Browser
 
 from kdedge.report.charts import exits_file
-from kdedge.report.compare import fronts
+from kdedge.report.fronts import fronts
 from kdedge.report.html import ReportData, render
 from kdedge.report.pareto import fronts_file
 from kdedge.report.svg import STYLE, canvas, inline, legend
@@ -45,6 +45,10 @@ def test_report_of_a_real_run_is_sound(chromium: Browser, finished: Finished) ->
 
 def test_report_with_everything_is_sound(chromium: Browser, run: Callable[..., ReportData], tmp_path: Path) -> None:
     assert problems(chromium, page(tmp_path, render(run(exits=early_exits())))) == []
+
+
+def test_report_of_a_detector_is_sound(chromium: Browser, detector: Callable[..., ReportData], tmp_path: Path) -> None:
+    assert problems(chromium, page(tmp_path, render(detector()))) == []
 
 
 def test_report_of_a_run_that_was_only_trained_is_sound(

@@ -112,3 +112,38 @@ def test_card_leaves_out_what_was_not_recorded(run, parts, gone):
     text = card(run(**parts), recipe())
     assert f"## {gone}" not in text
     assert "## Licenses" in text
+
+
+def of_boxes(**more: Any) -> Recipe:
+    return recipe(name="mkd_retinanet", task="detect", data={"name": "bccd"}, student={"name": "retinanet"}, **more)
+
+
+def test_card_of_a_detector_is_found_under_its_task_and_metric(detector):
+    known = matter(card(detector(), of_boxes()))
+    assert (known["pipeline_tag"], known["metrics"]) == ("object-detection", ["mean_average_precision"])
+    (result,) = known["model-index"][0]["results"]
+    assert result["task"] == {"type": "object-detection"}
+    assert [(metric["type"], metric["name"], metric["value"]) for metric in result["metrics"]] == [
+        ("mean_average_precision", "mAP@[0.50:0.95], fp32", 0.4812),
+        ("mean_average_precision", "mAP@0.50, fp32", 0.6812),
+        ("mean_average_precision", "mAP@[0.50:0.95], int8", 0.4702),
+        ("mean_average_precision", "mAP@0.50, int8", 0.6702),
+    ]
+
+
+def test_card_of_a_detector_tells_its_data_losses_and_sizes(detector):
+    phases = [{"epochs": 60, "detection": {"boxes": 2}, "methods": [{"name": "mkd"}]}, {"epochs": 1}]
+    text = card(detector(), of_boxes(phases=phases))
+    assert "| 1 | 60 | 128 | labeled boxes (boxes 2), mkd (1) | - |" in text
+    assert "| 2 | 1 | 128 | labeled boxes (1) | - |" in text
+    assert "Classes: RBC, WBC, Platelets. Pictures are scaled until their longer side has 160 pixels" in text
+    assert "Validation images are the set's own, or where it has none 10 %" in part(text, "Data")
+    assert "| network | model | test mAP |" in text
+    assert "| onnx-int8 | onnx-fp32 | 96.80 % | 0.7200 | 7.0e-03 | 47.02 % |" in part(text, "Accuracy")
+    assert "| medium objects | 48.12 % | 48.12 % | 47.02 % |" in part(text, "Accuracy")
+
+
+@pytest.mark.parametrize(("boxes", "given"), [("heads", "They give raw heads"), ("nms", "They give boxes, after")])
+def test_card_of_a_detector_says_what_its_files_give(detector, boxes, given):
+    text = card(detector(), of_boxes(export={"boxes": boxes}))
+    assert given in part(text, "Files")

@@ -1,6 +1,7 @@
 import numpy as np
 
-from kdedge.report.charts import POINTS, envelope, histogram_limit, quantiles, terms
+from kdedge.report.charts import POINTS, envelope, histogram_limit, quantiles
+from kdedge.report.charts_training import terms
 
 
 def test_envelope_keeps_every_extreme():
@@ -37,6 +38,6 @@ def test_histogram_limit_cuts_a_straggler():
 def test_terms_are_what_is_neither_bookkeeping_nor_accuracy():
     rows = [
         {"epoch": 1, "lr": 0.1, "loss": 2.0, "cross_entropy": 1.0, "train_top1": 0.5},
-        {"logits": 1.0, "seconds": 3.0},
+        {"logits": 1.0, "seconds": 3.0, "validation_mean_ap": 0.5},
     ]
     assert terms(rows) == ["cross_entropy", "logits"]

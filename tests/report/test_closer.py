@@ -85,4 +85,4 @@ def test_device_has_the_accuracy_of_its_own_engines(make_profile: Callable[..., 
 def test_this_machine_is_a_device_where_something_was_measured(make_profile: Callable[..., ProfileReport]) -> None:
     assert devices.here(None, []) == []
     (measured,) = devices.here(None, [make_profile("fp32", 1.0, 20, 2)])
-    assert (measured.name, measured.top1) == ("This machine", {})
+    assert (measured.name, measured.accuracies) == ("This machine", {})

@@ -9,8 +9,10 @@ from entries import HERE, SVHN, THERE, entry
 from hypothesis import given
 from hypothesis import strategies as some
 
+from kdedge.core.quality import MEASURES
 from kdedge.core.report import Metric
-from kdedge.report.compare import COSTS, Point, beats, front, fronts, markdown, plain, rows, sentences
+from kdedge.report.compare import columns, markdown, plain, rows, sentences
+from kdedge.report.fronts import COSTS, Point, beats, front, fronts
 from kdedge.report.pareto import fronts_file, shortened
 
 LATENCY, SIZE, _, ENERGY = COSTS
@@ -109,6 +111,42 @@ def test_plain_has_each_front_and_what_it_beats():
     assert (latency["cost"], latency["machine"], len(latency["front"])) == ("latency_median_ms", "A", 3)
     (beaten,) = latency["dominated"]
     assert (beaten["point"]["run"], beaten["by"]["run"]) == ("large", "small")
+
+
+def test_detectors_are_compared_by_their_own_measure():
+    small, large = (
+        replace(each, measure=MEASURES["detect"], metrics=renamed(each.metrics), intervals=renamed(each.intervals))
+        for each in (SMALL, LARGE)
+    )
+    assert rows([small])[0][3] == "90.00 %"
+    assert columns([small])[3] == "mAP"
+    said = list(sentences([small, large], list(fronts([small, large]))))
+    assert said[1] == "small fp32 dominates large int8: the same mAP, 33.3 % less latency"
+    front_ = plain([small, large])["fronts"][0]["front"]
+    assert front_[0].items() >= {"run": "small", "mean_ap": 0.89, "mean_ap_interval": (0.88, 0.9)}.items()
+    assert 'aria-label="mAP against latency, size"' in fronts_file([small, large], list(fronts([small, large])))
+
+
+def renamed(values):
+    return {name.replace("top1", "mean_ap"): value for name, value in values.items()}
+
+
+def test_detector_and_classifier_are_not_compared():
+    detector = replace(LARGE, measure=MEASURES["detect"], metrics=renamed(LARGE.metrics))
+    assert [{point.run for point in one.best} for one in fronts([SMALL, detector])] == [
+        {"small"},
+        {"small"},
+        {"large"},
+        {"large"},
+    ]
+    assert columns([SMALL, detector])[3] == "top-1 or mAP"
+    said = list(sentences([SMALL, detector], []))
+    assert "test set 1 and test set 2 differ in accuracy top-1 and mAP" in said[0]
+
+
+def test_plain_names_accuracy_by_its_measure():
+    point = plain([SMALL, LARGE])["fronts"][0]["front"][0]
+    assert list(point) == ["run", "precision", "top1", "cost", "top1_interval", "cost_interval"]
 
 
 def test_runs_with_other_test_images_are_not_compared():

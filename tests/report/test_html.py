@@ -1,10 +1,12 @@
 import re
 import subprocess
 import sys
+from collections import Counter
 from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
+from boxreport import boxed, made_up_boxes
 from closeups import made_up_answers
 
 from kdedge.report.html import render
@@ -148,6 +150,57 @@ def test_what_was_not_asked_for_has_no_section(run):
         assert title not in text
 
 
+def test_page_of_a_detector_says_what_is_missed(detector):
+    page = Page(render(detector(profiles=[], layers=[])))
+    assert page.open == []
+    for part in (
+        "Student mAP 48.12 % \N{MINUS SIGN}7.32 points against the teacher +2.51 points against labels alone",
+        "Smallest model 2.6 MiB int8 47.02 % mAP",
+        "test mAP val. mAP parameters",
+        "onnx-int8: mAP fell by 1.1 points, limit 1",
+        "no objects",
+        "engine-int8 on 24 test images with 192 objects.",
+        "Precision by recall of each class",
+        "found as",
+        "Missed in engine-int8 alone",
+    ):
+        assert part in page.text
+    for part in ("top-1", "What is confused", "exits, all", "training images, augmented"):
+        assert part not in page.text
+
+
+def test_figures_of_a_detector_are_drawn_and_its_pictures_marked(detector):
+    text = render(detector(profiles=[], layers=[]))
+    figures = re.findall(r'<svg viewBox="[^"]+" role="img" aria-label="([^"]+)"', text)
+    assert figures == [
+        "mAP by epoch",
+        "Training loss of the student by epoch, with its terms",
+        "Training loss of the baseline by epoch, with its terms",
+        "mAP against model size",
+        "Precision by recall of engine-int8 for each class",
+        "Precision by recall of each network, mean of the classes",
+    ]
+    pictures = re.findall(
+        r'<img src="data:image/jpeg;base64,[^"]+" alt="Test image \d+, (\d+) missed, (\d+) false"', text
+    )
+    assert 12 < len(pictures) <= 12 + 6
+    found = Counter(re.findall(r'<i class="(\w+)" style="inset: [\d.% ]+" title="[^"]+"></i>', text))
+    assert found["missed"] == sum(int(missed) for missed, _ in pictures)
+    assert found["false"] == sum(int(false) for _, false in pictures)
+    assert found["right"] > 0
+
+
+def test_detector_of_many_classes_or_of_nothing_found_has_a_page(detector):
+    names = [f"class {number}" for number in range(80)]
+    many = render(detector(asked=made_up_boxes(names, 8, 30), profiles=[], layers=[], curves={}))
+    assert len(many.encode()) < 700_000
+    asked = boxed([[(0, 10, 10, 20, 20)], []], {"engine-fp32": [[], []]})
+    page = Page(render(detector(asked=asked, profiles=[], layers=[], curves={})))
+    assert "1 missed, 0 false" in page.text
+    assert "Taken for another class" not in page.text
+    assert "Missed in" not in page.text
+
+
 @pytest.mark.parametrize("classes", [2, 100, 1000])
 def test_confusion_of_any_number_of_classes_is_readable(run, classes):
     names = [f"class {k}" for k in range(classes)]
@@ -187,7 +240,7 @@ def test_student_alone_needs_neither_teacher_nor_baseline(run):
 
 def test_ungated_page_warns_of_a_student_below_its_baseline(run):
     training = run().training
-    better = training.baseline.model_copy(update={"top1": 0.95})
+    better = training.baseline.model_copy(update={"accuracy": 0.95})
     page = Page(
         render(run(gate=None, curves={}, profiles=[], training=training.model_copy(update={"baseline": better})))
     )

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from kdedge.core.recipe import Normalize
-from kdedge.report.thumbnails import SIDE, Thumbnail, pixels, thumbnail
+from kdedge.report.thumbnails import SIDE, Thumbnail, encoded, pixels, thumbnail
 
 HALF = Normalize(mean=(0.5,), std=(0.25,))
 
@@ -47,3 +47,10 @@ def test_large_images_are_scaled_down_and_small_ones_are_not_scaled() -> None:
     assert (opened(large).size, large.sharp) == ((SIDE, SIDE // 2), False)
     small = thumbnail(np.zeros((1, 8, 6), np.float32), HALF)
     assert (opened(small).size, small.sharp) == ((6, 8), True)
+
+
+@pytest.mark.parametrize(("side", "form"), [(64, "jpeg"), (40, "png")])
+def test_photo_is_a_jpeg_unless_its_pixels_are_shown(side: int, form: str) -> None:
+    found = encoded(np.zeros((side, side, 3), np.uint8), 100, photo=True)
+    assert found.address.startswith(f"data:image/{form};base64,")
+    assert found.sharp == (form == "png")

@@ -16,8 +16,8 @@ MINUS = "\N{MINUS SIGN}"
 
 def trained(training: TrainingReport, student: float, baseline: float, **more: Any) -> TrainingReport:
     parts = {
-        "student": training.student.model_copy(update={"top1": student}),
-        "baseline": training.student.model_copy(update={"top1": baseline}),
+        "student": training.student.model_copy(update={"accuracy": student}),
+        "baseline": training.student.model_copy(update={"accuracy": baseline}),
     }
     return training.model_copy(update={**parts, **more})
 
@@ -64,7 +64,7 @@ def test_smallest_and_fastest_are_the_students_own(
 
 def test_controls_are_rows_gains_and_curves_of_their_own(run: Callable[..., ReportData]) -> None:
     data = run(profiles=[])
-    control = data.training.student.model_copy(update={"top1": 0.85})
+    control = data.training.student.model_copy(update={"accuracy": 0.85})
     training = trained(data.training, 0.9, 0.8, controls={"deep supervision": control})
     assert [row[0] for row in network_rows(training)] == ["teacher", "student", "labels alone", "deep supervision"]
     curves = {**data.curves, "deep supervision": data.curves["baseline"]}

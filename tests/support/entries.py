@@ -3,7 +3,7 @@
 from typing import Any
 
 from kdedge.core.report import Metric
-from kdedge.report.compare import Entry
+from kdedge.report.fronts import Entry
 
 HERE, THERE = {"cpu": "fast", "cores": 8}, {"cpu": "slow", "cores": 8}
 DIGITS, SVHN = {"data": "digits", "images": 360}, {"data": "svhn", "images": 26032}

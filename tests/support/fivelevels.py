@@ -32,7 +32,7 @@ class FiveLevels(nn.Module):
         outputs, x = [], self.stem(images)
         for name in self.levels:
             x = self.pyramid[name](x)
-            outputs.append(self.head(x).permute(0, 2, 3, 1).reshape(len(x), -1, self.values))
+            outputs.append(self.head(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.values))
         return torch.cat(outputs, dim=1)
 
     def decoding(self) -> dict[str, Any]:
