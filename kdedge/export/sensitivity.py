@@ -6,7 +6,7 @@ many as it takes.  What is judged is the whole model each time, so that errors t
 
 import tempfile
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -56,8 +56,8 @@ class Judge:
         with backend("ort").open(path, {}) as session:
             return self.referee.parts(run_rows(session, images, self.referee.batch))
 
-    def quantized(self, **layers: list[str]) -> AbstractContextManager[Path]:
-        return written(partial(self.calibrated.quantize, **layers))
+    def quantized(self, keep: Collection[str] = (), only: Collection[str] = ()) -> AbstractContextManager[Path]:
+        return written(partial(self.calibrated.quantize, keep=keep, only=only))
 
 
 @contextmanager

@@ -48,11 +48,16 @@ def answers(path, pixels, decoding):
         return detections_of(run_rows(session, pixels), decoding)
 
 
-def assert_same(found: list[Detections], expected: list[Detections]) -> None:
+def alike(found: list[Detections], expected: list[Detections]) -> float:
+    """Share of boxes that the other side has as well; where two scores are almost equal either comes first."""
+    shared = total = 0
     for mine, theirs in zip(found, expected, strict=True):
-        assert mine.classes.tolist() == theirs.classes.tolist()
-        np.testing.assert_allclose(mine.scores, theirs.scores, atol=1e-3)
-        assert box_iou(torch.tensor(mine.boxes), torch.tensor(theirs.boxes)).diag().min() > 0.99
+        pairs = box_iou(torch.tensor(mine.boxes), torch.tensor(theirs.boxes)).numpy() > 0.99
+        pairs &= np.abs(mine.scores[:, None] - theirs.scores) < 1e-3
+        pairs &= mine.classes[:, None] == theirs.classes
+        shared += pairs.any(axis=0).sum() + pairs.any(axis=1).sum()
+        total += sum(pairs.shape)
+    return shared / total
 
 
 def test_torch_and_both_kinds_of_file_find_the_same_boxes_on_real_pictures(pixels, network, tmp_path):
@@ -66,5 +71,5 @@ def test_torch_and_both_kinds_of_file_find_the_same_boxes_on_real_pictures(pixel
     with torch.no_grad():
         expected = decode(network(torch.tensor(normalized.transpose(0, 3, 1, 2)).float()).numpy(), decoding)
     assert (len(expected), min(len(each.boxes) for each in expected) > 5) == (50, True)
-    assert_same(answers(heads, pixels, decoding), expected)
-    assert_same(answers(chosen, pixels, decoding), expected)
+    from_heads, from_graph = (answers(path, pixels, decoding) for path in (heads, chosen))
+    assert min(alike(from_heads, expected), alike(from_graph, expected), alike(from_graph, from_heads)) > 0.999

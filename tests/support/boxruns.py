@@ -13,7 +13,7 @@ def quality(mean_ap: float, **changes: Any) -> BoxQuality:
     """AP50 is 0.2 more, AP75 0.1 less; no object is small, of the large ones it is 0.1 more."""
     values = {"images": 10, "objects": 30, "mean_ap": mean_ap, "ap50": mean_ap + 0.2, "ap75": mean_ap - 0.1}
     values |= {"small": None, "medium": mean_ap, "large": mean_ap + 0.1, "sizes_in": "picture"}
-    return BoxQuality(per_class=[mean_ap], **values | changes)
+    return BoxQuality(**values | {"per_class": [mean_ap]} | changes)
 
 
 def tell_of_boxes(run: Path, mean_ap: float) -> None:
