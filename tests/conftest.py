@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from forked import Forkserver
+from hypothesis import HealthCheck, settings
 from mini import Finished, finish
 
 CACHE = tempfile.TemporaryDirectory(prefix="kdedge-tests-")
@@ -25,6 +26,10 @@ for ours in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT"):  # of th
 # A shell's background job ignores the one, nohup the other, and so would all that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# Neither says anything about the code where a machine is busy.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -96,7 +96,7 @@ def any_answers(draw: st.DrawFn) -> Answers:
     return Answers(random.random(shape).round(digits) * 0.99, random.random(shape) < 0.5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(any_answers())
 def test_higher_threshold_never_costs_less(answers: Answers) -> None:
     exits = len(answers.confidence)
@@ -108,7 +108,7 @@ def test_higher_threshold_never_costs_less(answers: Answers) -> None:
     assert curve[0].top1 == pytest.approx(answers.right[0].mean())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(any_answers(), st.floats(0, 1))
 def test_chosen_point_is_the_cheapest_of_all_thresholds(answers: Answers, wanted: float) -> None:
     exits = len(answers.confidence)

@@ -78,7 +78,7 @@ def test_metric_that_vanished_fails_and_a_new_one_does_not(now: dict[str, Metric
     assert verdict_of(now, {}) == "pass"
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(metrics(), st.text(), st.text(), st.lists(st.booleans(), min_size=1, max_size=40), st.integers(0, 3))
 def test_baseline_goes_to_a_file_and_back(
     now: dict[str, Metric], reason: str, cpu: str, right: list[bool], updates: int
