@@ -140,6 +140,10 @@ def detect(
         Path | None, typer.Option(metavar="FOLDER", help="Write the pictures with their boxes, and detections.json.")
     ] = None,
     score: Annotated[float, typer.Option(min=0, max=1, help="Tell boxes whose score is above this.")] = 0.3,
+    size: Annotated[
+        int | None,
+        typer.Option(min=32, help="Look at pictures this large, where export.dynamic_size made a file of any size."),
+    ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -148,7 +152,7 @@ def detect(
     from kdedge.pipeline.deployed import chosen
     from kdedge.pipeline.detect import detect as find_boxes
 
-    find_boxes(images, chosen(model, run, precision), out, score)
+    find_boxes(images, chosen(model, run, precision), out, score, size)
 
 
 @app.command()

@@ -17,6 +17,8 @@ class Calibration(Section):
     """Images whose activations are in memory at a time."""
 
 
+ANY_SIZE = ("ort", "ort_cuda")
+"""Backends that take images of any size."""
 Cpu = Literal["host", "x86", "x86_vnni", "arm"]
 
 
@@ -77,6 +79,8 @@ class Export(Section):
     boxes: Literal["heads", "nms"] = "heads"
     """What a detector's files give: its raw heads, of which the runtime makes boxes; or boxes, after non-maximum
     suppression in the graph."""
+    dynamic_size: bool = False
+    """A detector's files take squares of any side that is a multiple of 32 pixels (raw heads, ONNX Runtime)."""
     precisions: tuple[Precision, ...] = Field(("fp32", "fp16", "int8"), min_length=1)
     exits: str = Field("none", pattern=r"^(none|all|\d+/\d+)$")
     """Early exits that self-distillation trained: none; K/N (the network up to its Kth exit); all, and a cascade."""
@@ -88,6 +92,15 @@ class Export(Section):
     engines: Literal["here", "device"] = "here"
     """Where engines are built; device: not by the export but by kdedge profile --target, on the board that will run
     them, so that `backend`'s library need not be here."""
+
+    @model_validator(mode="after")
+    def _any_size_where_it_can_be(self) -> "Export":
+        if self.dynamic_size and (self.boxes == "nms" or self.preprocess):
+            other = "boxes: nms" if self.boxes == "nms" else "preprocess"
+            raise ValueError(f"dynamic_size and {other}, which is for one size: take one of them")
+        if self.dynamic_size and self.backend not in ANY_SIZE:
+            raise ValueError(f"dynamic_size: {self.backend} builds for one size; {' and '.join(ANY_SIZE)} take any")
+        return self
 
     @field_validator("precisions")
     @classmethod

@@ -191,6 +191,8 @@ class Recipe(Section):
     def _boxes_of_a_detector(self) -> "Recipe":
         if self.task == "classify" and self.export.boxes != "heads":
             raise ValueError(f"export.boxes: {self.export.boxes} is of detectors; under task: classify leave it out")
+        if self.task == "classify" and self.export.dynamic_size:
+            raise ValueError("export.dynamic_size is of detectors; under task: classify leave it out")
         return self
 
     @model_validator(mode="after")

@@ -5,7 +5,8 @@ Its keys: `classes`; `image_size`, the side of the square picture; `coder`, delt
 a softmax with the background first, or a sigmoid and centerness; `levels`, each with its `grid` [rows, columns],
 `stride` and `offset` [y, x] and the boxes of its `cells`; `clip`, whether anchors end at the picture's border;
 `score_threshold`, `nms_threshold`; `candidates`, the most of a level (of a class where scores are a softmax's) that NMS
-sees; and `detections`, the most of a picture.
+sees; and `detections`, the most of a picture.  A file that takes squares of any side says besides by how many pixels
+the places of each level are apart (`steps`); the rest of its dict is for squares of `image_size`.
 Part of the device closure: Python 3.8, standard library and numpy.
 """
 
@@ -22,6 +23,8 @@ from kdedge.core.errors import ModelError
 
 KEY = "kdedge.boxes"
 """Of the ONNX file's metadata."""
+MULTIPLE = 32
+"""Of which the side of a square has to be one, where it is free: what a backbone halves five times."""
 CODERS = ("deltas", "distances")
 SCORES = ("sigmoid", "softmax", "centerness")
 
@@ -51,18 +54,24 @@ class Decoding:
         return 4 + self.classes + (self.scores != "sigmoid")
 
 
-def read_decoding(source: str, given: str | Mapping[str, Any]) -> Decoding:
+def read_decoding(source: str, given: str | Mapping[str, Any], side: int | None = None) -> Decoding:
     """From the dict or its JSON; `source` is what a message names.
 
+    Args:
+        side: of the squares, where it is not `image_size`.
+
     Raises:
-        ModelError: a key is missing, unknown, or has a value that it cannot have.
+        ModelError: a key is missing, unknown, or has a value that it cannot have, or the file takes no such squares.
     """
-    values = _parsed(source, given) if isinstance(given, str) else given
+    values = dict(_parsed(source, given) if isinstance(given, str) else given)
+    steps = values.pop("steps", None)
     for key in sorted(set(values) ^ set(_KEYS)):
         raise _damaged(source, f"{key!r} is " + ("missing" if key in _KEYS else "not known to this kdedge"))
     for key, (fits, expected) in _KEYS.items():
         if not fits(values[key]):
             raise _damaged(source, f"{key}: expected {expected}, given {values[key]!r}")
+    if side not in (None, values["image_size"]):
+        values = _at_side(source, values, steps, side)
     plain = {key: value for key, value in values.items() if key not in ("levels", "clip")}
     grids = [_level_anchors(level) for level in values["levels"]]
     anchors = np.concatenate(grids)
@@ -73,6 +82,28 @@ def read_decoding(source: str, given: str | Mapping[str, Any]) -> Decoding:
         anchors=anchors.astype(np.float32),
         levels=tuple(len(grid) for grid in grids),
     )
+
+
+def _at_side(source: str, values: dict[str, Any], steps: Any, side: Any) -> dict[str, Any]:
+    """Places in the middle of their cells stretch with the image, and so do their boxes (SSD's are shares of it)."""
+    size, levels = values["image_size"], values["levels"]
+    if steps is None:
+        why = "it was exported for one size (export.dynamic_size)"
+        raise ModelError(f"{source} takes squares of {size}x{size}", why, f"--size {size}")
+    if not _several(_count, len(levels))(steps):
+        raise _damaged(source, f"steps: expected a whole number for each level, given {steps!r}")
+    if side < MULTIPLE or side % MULTIPLE:
+        nearest = max(MULTIPLE, round(side / MULTIPLE) * MULTIPLE)
+        raise ModelError(
+            f"squares of {side}x{side}", f"the side has to be a multiple of {MULTIPLE}", f"--size {nearest}"
+        )
+    moved = []
+    for level, step in zip(levels, steps):  # noqa: B905
+        grid, centered = -(-side // step), any(level["offset"])
+        stride = side / grid if centered else side // grid
+        cells = np.array(level["cells"], dtype=np.float64) * (side / size if centered else 1)
+        moved.append({**level, "grid": [grid, grid], "stride": [stride, stride], "cells": cells.tolist()})
+    return {**values, "image_size": side, "levels": moved}
 
 
 def _level_anchors(level: Mapping[str, Any]) -> np.ndarray[Any, Any]:

@@ -18,8 +18,13 @@ KINDS = (TensorProto.FLOAT, TensorProto.FLOAT, TensorProto.INT32, TensorProto.IN
 """Types of the outputs in CHOSEN."""
 
 
-def decoding_of(model: "nn.Module", image_shape: tuple[int, int, int], labels: tuple[str, ...]) -> dict[str, Any]:
+def decoding_of(
+    model: "nn.Module", image_shape: tuple[int, int, int], labels: tuple[str, ...], any_size: bool = False
+) -> dict[str, Any]:
     """How the model's outputs become boxes, see engine/boxes_decoding; empty for a classifier.
+
+    Args:
+        any_size: for a file that takes squares of any side.
 
     Raises:
         ModelError: a detector of other classes, or for images of another size.
@@ -32,7 +37,7 @@ def decoding_of(model: "nn.Module", image_shape: tuple[int, int, int], labels: t
     if (classes, size) != (len(labels), image_shape[1]):
         what = f"{type(model).__name__} of {classes} classes for images of {size}x{size}"
         raise ModelError(what, f"to be exported for {len(labels)} labels and images of {image_shape[1]}")
-    return model.decoding()
+    return model.decoding() | ({"steps": [2**level for level in model.levels]} if any_size else {})
 
 
 def row_shape(boxes: dict[str, Any]) -> tuple[int, int]:

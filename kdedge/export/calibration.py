@@ -13,7 +13,7 @@ from onnx import ModelProto
 from onnxruntime.quantization import CalibrationMethod, TensorData, TensorsData, create_calibrator
 
 from kdedge.core.deployment import Calibration
-from kdedge.export.onnx import dims
+from kdedge.export.trace import dims
 
 METHODS = {
     "minmax": CalibrationMethod.MinMax,

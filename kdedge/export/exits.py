@@ -14,7 +14,8 @@ from onnx import ModelProto
 from onnx.utils import Extractor
 
 from kdedge.core.errors import ModelError
-from kdedge.export.onnx import INPUT, Outputs, dims, load, metadata_of, save, write_metadata
+from kdedge.export.onnx import Outputs, load, metadata_of, save, write_metadata
+from kdedge.export.trace import INPUT, dims
 
 OF_IMAGES = ("image_shape", "layout", "dtype", "preprocess", "normalize")
 """Metadata that is of no use to the stages that take feature maps."""

@@ -21,9 +21,10 @@ from kdedge.engine.boxes_decoding import KEY
 from kdedge.export.boxes import add_nms, remove_nms
 from kdedge.export.calibration import tensor_ranges
 from kdedge.export.layout import choose_layout
-from kdedge.export.onnx import dims, load, metadata_of, save, write_metadata
+from kdedge.export.onnx import load, metadata_of, save, write_metadata
 from kdedge.export.precision import in_fp16
 from kdedge.export.preprocess import preprocess_nodes
+from kdedge.export.trace import dims
 
 LEFT_IN_FLOAT = {"BatchNormalization", "InstanceNormalization"}
 """One that no convolution took in; its scale and statistics would get one quantization scale for all channels.  Of the

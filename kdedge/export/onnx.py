@@ -14,7 +14,7 @@ import onnx.version_converter
 import onnxruntime
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
-from onnx import ModelProto, ValueInfoProto, helper
+from onnx import ModelProto, helper
 
 from kdedge.core.deployment import Export
 from kdedge.core.errors import ModelError, require
@@ -25,13 +25,13 @@ from kdedge.engine.boxes_decoding import KEY
 from kdedge.engine.boxes_letterbox import GRAY
 from kdedge.export.boxes import add_nms, decoding_of, row_shape, told_boxes, told_square
 from kdedge.export.preprocess import add_preprocess
+from kdedge.export.trace import ANCHORS, EXPORTER_OPSET, INPUT, SIDE, check_io, dims, name_sizes, trace
 
 if TYPE_CHECKING:
     from torch import nn
 
-INPUT, OUTPUT = "images", "logits"
+OUTPUT = "logits"
 METADATA = "kdedge"
-EXPORTER_OPSET = 18  # the lowest that torch's exporter writes
 SAME = 1e-4  # largest relative difference that simplifying may make
 
 
@@ -74,11 +74,17 @@ def export_onnx(
     Raises:
         ModelError: torch cannot export the model, or the result is not what was asked for.
     """
-    boxes = decoding_of(model, image_shape, labels)
+    boxes = decoding_of(model, image_shape, labels, export.dynamic_size)
     if export.boxes == "nms" and not boxes:
         raise ModelError("export.boxes: nms", f"{type(model).__name__} is no detector", "--set export.boxes=heads")
-    graph = trace(model, image_shape, export, (*outputs.logits, *outputs.features))
-    check_io(graph, image_shape, export, row_shape(boxes) if boxes else (len(labels),), outputs)
+    names = (*outputs.logits, *outputs.features)
+    graph = trace(model, image_shape, export, names, boxes.get("steps", ()))
+    row: tuple[int | str, ...] = row_shape(boxes) if boxes else (len(labels),)
+    if export.dynamic_size:
+        name_sizes(graph)
+        check_io(graph, (image_shape[0], SIDE, SIDE), export, (ANCHORS, *row[1:]), outputs.logits)
+    else:
+        check_io(graph, image_shape, export, row, outputs.logits)
     graph = at_opset(simplify(graph, image_shape), export.opset)
     hide(graph, outputs.features)
     if export.preprocess:
@@ -87,56 +93,6 @@ def export_onnx(
         add_nms(graph, boxes)
     describe(graph, image_shape, export, normalize, labels, outputs, boxes)
     save(graph, out)
-
-
-def trace(
-    model: "nn.Module", image_shape: tuple[int, int, int], export: Export, outputs: tuple[str, ...]
-) -> ModelProto:
-    """The graph as torch's exporter writes it, batch norm folded into the convolutions."""
-    import copy
-
-    import torch
-
-    require("onnxscript", "train", "torch's ONNX exporter")
-    still = copy.deepcopy(model).cpu().eval()
-    images = torch.zeros(2 if export.dynamic_batch else 1, *image_shape)
-    try:
-        program = torch.onnx.export(
-            still,
-            (images,),
-            input_names=[INPUT],
-            output_names=list(outputs),
-            opset_version=max(export.opset, EXPORTER_OPSET),
-            dynamic_shapes=({0: torch.export.Dim("batch")},) if export.dynamic_batch else None,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-    except torch.onnx.errors.OnnxExporterError as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
-        raise ModelError(f"{type(model).__name__} cannot be exported to ONNX", reason) from error
-    assert program is not None
-    return program.model_proto
-
-
-def check_io(
-    graph: ModelProto, image_shape: tuple[int, int, int], export: Export, row: tuple[int, ...], outputs: Outputs
-) -> None:
-    """Raises ModelError unless the graph takes one batch of images and gives rows of logits, one an image.
-
-    Args:
-        row: the shape of an image's logits.
-    """
-    batch = "batch" if export.dynamic_batch else 1
-    logits = [value for value in graph.graph.output if value.name not in outputs.features]
-    given = [(value.name, *dims(value)) for value in (*graph.graph.input, *logits)]
-    wanted = [(INPUT, batch, *image_shape), *((name, batch, *row) for name in outputs.logits)]
-    if given != wanted:
-        raise ModelError(f"the exported graph has {given}", f"it should have {wanted}")
-
-
-def dims(value: ValueInfoProto) -> list[int | str]:
-    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
 
 
 def simplify(graph: ModelProto, image_shape: tuple[int, int, int]) -> ModelProto:

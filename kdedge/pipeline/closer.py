@@ -15,7 +15,7 @@ from kdedge.core.profiling import LayersReport, SweepReport
 from kdedge.core.report import ExportReport
 from kdedge.core.rundir import read_record, write_json
 from kdedge.engine.base import backend
-from kdedge.export.onnx import INPUT
+from kdedge.export.trace import INPUT
 from kdedge.pipeline.device import slug
 from kdedge.pipeline.profile import library_of, opened_by, read_engines
 from kdedge.pipeline.project import DEVICES, EXPORT, Project

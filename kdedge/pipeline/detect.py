@@ -22,8 +22,11 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", "
 LOSSY = (".jpg", ".jpeg")
 
 
-def detect(images: Sequence[Path], model: Deployed, out: Path | None, score: float) -> None:
+def detect(images: Sequence[Path], model: Deployed, out: Path | None, score: float, side: int | None = None) -> None:
     """What cannot be read is told, and the others done.
+
+    Args:
+        side: of the squares that pictures are put into, where it is not that of the training.
 
     Raises:
         ModelError: no detector.
@@ -32,7 +35,7 @@ def detect(images: Sequence[Path], model: Deployed, out: Path | None, score: flo
     check_out(out, images)
     broken: dict[Path, DataError] = {}
     paths, found = list(pictures_of(images, broken)), []
-    with open_detector(model, score) as detector, console.progress_bar("detect", len(paths)) as bar:
+    with open_detector(model, score, side) as detector, console.progress_bar("detect", len(paths)) as bar:
         for path, file in zip(paths, names_of_drawn(paths, out), strict=True):
             try:
                 found.append(look_at(path, detector, out / file if out else None))

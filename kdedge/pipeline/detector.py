@@ -59,26 +59,29 @@ class Detector:
 
 
 @contextmanager
-def open_detector(model: Deployed, score: float) -> Iterator[Detector]:
+def open_detector(model: Deployed, score: float, side: int | None = None) -> Iterator[Detector]:
     """With boxes whose score is above `score`.
+
+    Args:
+        side: of the squares that pictures are put into, where it is not that of the training.
 
     Raises:
         ModelError: no model, or one that does not say how its outputs become boxes.
     """
-    described = describe(model.path)
+    described = describe(model.path, side)
     described = replace(described, decoding=replace(described.decoding, score_threshold=score))
     with backend(model.library).open(model.path, model.options) as session:
         yield Detector(session, described)
 
 
-def describe(path: Path) -> Described:
+def describe(path: Path, side: int | None = None) -> Described:
     """Of an ONNX file, or of the one that an engine was built from."""
     source = path if path.suffix == ".onnx" else source_of(path)
     graph = load(source)
     noted = {entry.key: entry.value for entry in graph.metadata_props}
     if KEY not in noted:
         raise ModelError(f"{path} is no detector", f"{source.name} does not say how its outputs become boxes ({KEY})")
-    decoding = read_decoding(str(source), noted[KEY])
+    decoding = read_decoding(str(source), noted[KEY], side)
     labels, normalize = of_pictures(source, graph)
     if len(labels) != decoding.classes:
         raise ModelError(f"{source} has {len(labels)} labels", f"its boxes have {decoding.classes} classes")

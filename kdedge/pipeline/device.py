@@ -16,9 +16,10 @@ from kdedge.core.report import ExportedFile, ExportReport, Hop, TrainingReport
 from kdedge.core.rundir import read_record, sha256_file, write_json
 from kdedge.engine.base import backend
 from kdedge.export.arrays import Arrays, read_arrays
-from kdedge.export.onnx import INPUT, OUTPUT
+from kdedge.export.onnx import OUTPUT
 from kdedge.export.parity import LOWER, Logits, Predictions, refuse
 from kdedge.export.referee import Referee
+from kdedge.export.trace import INPUT
 from kdedge.pipeline.profile import note_lightening, note_no_gain
 from kdedge.pipeline.project import DEVICE, DEVICES, EXPORT, TRAINING, Project
 from kdedge.pipeline.referees import referee_of

@@ -20,11 +20,12 @@ from kdedge.export.arrays import read_arrays
 from kdedge.export.exits import cut
 from kdedge.export.fragility import Pair, fragility
 from kdedge.export.int8 import Calibrated
-from kdedge.export.onnx import INPUT, NO_EXITS, Outputs, count_nodes, export_onnx
+from kdedge.export.onnx import NO_EXITS, Outputs, count_nodes, export_onnx
 from kdedge.export.parity import refuse
 from kdedge.export.precision import to_fp16
 from kdedge.export.referee import Referee
 from kdedge.export.sensitivity import Judge, ask, within_limit
+from kdedge.export.trace import INPUT
 from kdedge.models.cost import cost
 from kdedge.models.weights import load_weights
 from kdedge.pipeline.arrays import write_arrays, write_validation

@@ -15,7 +15,7 @@ from kdedge.core.rundir import read_record, write_json
 from kdedge.engine.base import backend
 from kdedge.engine.ort import PROVIDERS
 from kdedge.export.layout import kind_of_cpu
-from kdedge.export.onnx import INPUT
+from kdedge.export.trace import INPUT
 from kdedge.pipeline.project import EXPORT, TRAINING, Project
 from kdedge.pipeline.show_profile import show_profiles
 from kdedge.profile.measure import parse_shapes, profile_model

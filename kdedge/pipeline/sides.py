@@ -12,7 +12,7 @@ from kdedge.core.report import ExportReport, Metric, TrainingReport
 from kdedge.core.rundir import read_record
 from kdedge.engine.base import backend
 from kdedge.export.arrays import read_labels
-from kdedge.export.onnx import INPUT
+from kdedge.export.trace import INPUT
 from kdedge.gate.metrics import cost, sizes
 from kdedge.pipeline.device import EVAL
 from kdedge.pipeline.kept import kept_run, shown

@@ -12,8 +12,9 @@ from kdedge.core.load import load_preset
 from kdedge.engine.boxes import decode
 from kdedge.engine.boxes_decoding import KEY, read_decoding
 from kdedge.export.int8 import to_int8
-from kdedge.export.onnx import at_opset, load, metadata_of, run, save, simplify, trace, write_metadata
+from kdedge.export.onnx import at_opset, load, metadata_of, run, save, simplify, write_metadata
 from kdedge.export.precision import to_fp16
+from kdedge.export.trace import trace
 from kdedge.models.zoo import build_model
 
 SHAPE = (3, 128, 128)

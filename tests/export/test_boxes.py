@@ -23,8 +23,9 @@ from kdedge.engine.boxes_decoding import KEY, Decoding, read_decoding
 from kdedge.engine.rows import run_rows
 from kdedge.export.boxes import add_nms, remove_nms
 from kdedge.export.int8 import Calibrated, to_int8
-from kdedge.export.onnx import dims, export_onnx, load, metadata_of, run
+from kdedge.export.onnx import export_onnx, load, metadata_of, run
 from kdedge.export.precision import to_fp16
+from kdedge.export.trace import dims
 
 NORMALIZE = Normalize(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
 PLAIN_INT8 = {"activations": "int8", "symmetric": True, "quantize_bias": False}

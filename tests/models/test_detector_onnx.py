@@ -6,7 +6,8 @@ import torch
 from detectors_alive import enliven
 
 from kdedge.core.deployment import Export
-from kdedge.export.onnx import dims, run, simplify, trace
+from kdedge.export.onnx import run, simplify
+from kdedge.export.trace import dims, trace
 from kdedge.models.zoo import build_model
 
 SHAPE = (3, 64, 64)

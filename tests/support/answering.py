@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from kdedge.core.deployment import Export
 from kdedge.engine.boxes_decoding import KEY
 from kdedge.export.boxes import add_nms
-from kdedge.export.onnx import save, simplify, trace, write_metadata
+from kdedge.export.onnx import save, simplify, write_metadata
+from kdedge.export.trace import trace
 
 SHAPE, LABELS = (3, SIDE, SIDE), ("a", "b", "c")
 
