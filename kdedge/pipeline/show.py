@@ -65,10 +65,9 @@ def show_box_hops(title: str, hops: Sequence[tuple[Hop, BoxQuality]]) -> None:
     measure = MEASURES["detect"].label
     columns = ("hop", "against", measure, "AP50", "AP75", *sizes, "boxes kept", "least IoU", "score error")
     notes = [f"sizes in {SIDES[first.sizes_in]}"] if sizes else []
-    notes += [
-        f"boxes kept: of those that either hop scores {score:g} or more, the share that the other has as well"
-        for score in sorted({hop.boxes.score for hop, _ in hops if hop.boxes})
-    ]
+    if scores := sorted({hop.boxes.score for hop, _ in hops if hop.boxes}):
+        least = " to ".join(f"{score:g}" for score in dict.fromkeys((scores[0], scores[-1])))
+        notes.append(f"boxes kept: of those that either hop scores {least} or more, the share that the other has too")
     show_table(title, columns, [box_hop_row(hop, quality, sizes) for hop, quality in hops], "; ".join(notes))
 
 

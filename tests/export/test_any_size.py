@@ -11,11 +11,15 @@ import torch
 from kdedge.core.deployment import Export
 from kdedge.core.errors import ModelError
 from kdedge.core.recipe import Normalize
+from kdedge.engine.boxes import decode
 from kdedge.engine.boxes_decoding import KEY, read_decoding
+from kdedge.engine.boxes_letterbox import letterbox
 from kdedge.export.onnx import export_onnx, load, metadata_of
 from kdedge.export.precision import to_fp16
 from kdedge.export.trace import dims
 from kdedge.models.zoo import build_model
+from kdedge.pipeline.deployed import of_file
+from kdedge.pipeline.detector import open_detector
 
 LABELS = ("cat", "dog")
 NORMALIZE = Normalize(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
@@ -78,6 +82,21 @@ def test_fp16_of_any_size_stays_so(exported: tuple[str, Path], tmp_path: Path) -
     ]
     np.testing.assert_allclose(*answers, atol=0.02 * np.abs(answers[0]).max())
     assert metadata_of(load(tmp_path / "fp16.onnx"), KEY)["steps"] == metadata_of(load(path), KEY)["steps"], kind
+
+
+def test_pictures_are_looked_at_in_another_size(exported: tuple[str, Path]) -> None:
+    kind, path = exported
+    picture = np.random.default_rng(1).integers(0, 256, (100, 160, 3), np.uint8)
+    square = torch.from_numpy(letterbox(picture, 160)).permute(2, 0, 1)[None]
+    network = detector(kind, 160)
+    with torch.no_grad():
+        outputs = network((square / 255 - 0.5) / 0.25)
+    (expected,) = decode(outputs.numpy(), read_decoding(kind, network.decoding() | {"score_threshold": 0.4}))
+    with open_detector(of_file(path), 0.4, 160) as eyes:
+        found = eyes.detect(picture)
+    best = slice(10)  # of equal scores any may be next
+    np.testing.assert_allclose(found.scores[best], expected.scores[best], atol=1e-3)
+    assert len(found.scores) == pytest.approx(len(expected.scores), abs=3)
 
 
 @pytest.mark.parametrize(("side", "told"), [(100, "--size 96"), (16, "--size 32")])

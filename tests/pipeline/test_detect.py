@@ -52,6 +52,11 @@ def picture(path: Path, color=RED, size=(40, 40), **options) -> Path:
     return path
 
 
+def test_other_size_of_a_file_for_one_is_refused(model, tmp_path):
+    with pytest.raises(ModelError, match=r"takes squares of 20x20(.|\n)*--size 20"):
+        detect([picture(tmp_path / "red.png")], of_file(model), None, 0.3, 64)
+
+
 def test_boxes_are_in_the_pictures_own_pixels(answer, model, tmp_path):
     got = answer([picture(tmp_path / "red.png")], model)
     # shown at half its size: the left box (1, 1, 9, 9) is (2, 2, 18, 18) here; all is red, whose logit is 4

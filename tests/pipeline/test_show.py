@@ -55,7 +55,7 @@ def test_hops_of_a_detector_tell_precisions_and_what_became_of_the_boxes(tables:
     assert onnx[7:] == ["97.50 %", "0.9875", "-"]
     assert caption == (
         "sizes in the pictures' own pixels; boxes kept: of those that either hop scores 0.3 or more, the share that "
-        "the other has as well"
+        "the other has too"
     )
 
 
