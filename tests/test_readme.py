@@ -120,7 +120,7 @@ def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text):
         path, _, anchor = target.partition("#")
         if not re.match(r"\w+:", target):
-            assert (ROOT / path).exists(), f"{page}: {target}"
+            assert ((ROOT / page).parent / path).exists(), f"{page}: {target}"
             assert path or anchor in anchors, f"{page}: no heading {anchor}"
 
 
