@@ -15,7 +15,7 @@ from torchvision import transforms
 from kdedge.core.console import progress_bar
 from kdedge.core.recipe import Augment, Data, Normalize, Run
 from kdedge.core.training import CrossEntropy, MethodUse, Optimizer, Phase
-from kdedge.data.build import Dataset, ImageSet
+from kdedge.data.sets import Dataset, ImageSet
 from kdedge.distill.job import Job, make_fabric
 from kdedge.distill.teachers import FrozenTeacher
 from kdedge.distill.trainer import PhaseRun

@@ -14,8 +14,9 @@ from kdedge.core.load import load_recipe
 from kdedge.core.report import TrainingReport
 from kdedge.core.rundir import read_record, write_json
 from kdedge.core.stats import classify
-from kdedge.data.build import Dataset, build_data
+from kdedge.data.build import build_data
 from kdedge.data.loader import Normalizer, eval_batches
+from kdedge.data.sets import Dataset
 from kdedge.distill.logs import read_rows
 from kdedge.engine.base import backend
 from kdedge.export.int8 import to_int8

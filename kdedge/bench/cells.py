@@ -15,7 +15,8 @@ from kdedge.core.recipe import Recipe
 from kdedge.core.record import Record
 from kdedge.core.rundir import RunDir, read_record, write_json
 from kdedge.core.source import Source
-from kdedge.data.build import Dataset, build_data
+from kdedge.data.build import build_data
+from kdedge.data.sets import Dataset
 from kdedge.distill.cached import keep, wanted_features
 from kdedge.distill.evaluate import predict
 from kdedge.distill.job import Job, cpu_threads, make_fabric

@@ -10,8 +10,8 @@ from torch.autograd import grad
 from kdedge.bench.cost import MIDDLE
 from kdedge.core.recipe import Recipe
 from kdedge.core.training import MethodUse, Phase, TermUse
-from kdedge.data.build import Dataset
 from kdedge.data.outline import outline, stand_in
+from kdedge.data.sets import Dataset
 from kdedge.distill.base import Method
 from kdedge.distill.weights import counts, short_name
 from kdedge.pipeline.distill import labels_only

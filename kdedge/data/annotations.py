@@ -21,8 +21,8 @@ from torch import Tensor
 from kdedge.core.errors import DataError
 from kdedge.core.recipe import Data
 from kdedge.data.boxes import classes_of, pack, scale_to_fit, show_image, whole
-from kdedge.data.build import BoxFolder, BoxSet, Fault, Splits
 from kdedge.data.decode import decode, picture_size, pixels
+from kdedge.data.sets import BoxFolder, BoxSet, Fault, Splits
 
 T = TypeVar("T")
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from kdedge.core.errors import DataError
 from kdedge.core.recipe import Data
-from kdedge.data.build import DATASETS, ImageSet, Splits
+from kdedge.data.build import DATASETS
+from kdedge.data.sets import ImageSet, Splits
 
 Array = NDArray[Any]
 KEYS = ("train_images", "train_labels", "test_images", "test_labels", "names")

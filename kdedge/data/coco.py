@@ -14,7 +14,8 @@ from typing import Any
 from kdedge.core.errors import DataError
 from kdedge.core.recipe import Data
 from kdedge.data.annotations import NO_PICTURE, Annotated, Faults, Thing, assigned, boxed_splits
-from kdedge.data.build import DATASETS, Splits
+from kdedge.data.build import DATASETS
+from kdedge.data.sets import Splits
 
 PREFIX = "instances_"
 CROWD, NO_ENTRY = "crowd of objects", "annotation of a picture that is not listed"

@@ -11,8 +11,9 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from kdedge.core.errors import DataError
 from kdedge.core.recipe import Data
 from kdedge.data.arrays import Array, memory_splits
-from kdedge.data.build import DATASETS, FolderSet, Splits
+from kdedge.data.build import DATASETS
 from kdedge.data.decode import decode
+from kdedge.data.sets import FolderSet, Splits
 
 IMAGE_SIZE = 224
 Listing = list[tuple[Path, int]]

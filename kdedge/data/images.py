@@ -16,8 +16,9 @@ from torchvision.datasets import CIFAR10, CIFAR100, STL10, SVHN, FashionMNIST
 from kdedge.core.errors import DataError
 from kdedge.core.recipe import Data
 from kdedge.data.arrays import Array, memory_splits
-from kdedge.data.build import DATASETS, Splits, carve
+from kdedge.data.build import DATASETS, carve
 from kdedge.data.locate import layout_of
+from kdedge.data.sets import Splits
 
 DIGITS_TEST = 360
 DIGITS = tuple("0123456789")

@@ -20,9 +20,9 @@ from kdedge.core.errors import DataError
 from kdedge.core.recipe import Augment, Normalize
 from kdedge.data.augment import VIEWS, Draws, apply, draw, draw_view, generator, mix
 from kdedge.data.boxes_augment import BoxView
-from kdedge.data.build import BoxFolder, BoxSet, FolderSet, ImageSet, Part
 from kdedge.data.decode import View, eval_view, train_view
 from kdedge.data.plans import InOrder, Plan, Repeated, Shuffled, repeat_factors
+from kdedge.data.sets import BoxFolder, BoxSet, FolderSet, ImageSet, Part
 
 AUGMENT = 1
 """Parts an epoch's augmentation from its shuffling, in the key of the random numbers."""

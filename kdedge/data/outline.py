@@ -10,9 +10,9 @@ from kdedge.data import coco, voc
 from kdedge.data.annotations import BOX_SIDE
 from kdedge.data.arrays import archive_outline
 from kdedge.data.boxes import pack
-from kdedge.data.build import BoxSet, Dataset, ImageSet
 from kdedge.data.folders import IMAGE_SIZE, class_folders
 from kdedge.data.locate import layout_of, locate, readable
+from kdedge.data.sets import BoxSet, Dataset, ImageSet
 
 
 @dataclass(frozen=True)

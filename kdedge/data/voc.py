@@ -16,7 +16,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from kdedge.core.errors import DataError
 from kdedge.core.recipe import Data
 from kdedge.data.annotations import Annotated, Faults, Thing, assigned, boxed_splits
-from kdedge.data.build import DATASETS, Splits
+from kdedge.data.build import DATASETS
+from kdedge.data.sets import Splits
 
 NO_ANNOTATION = "annotation missing"
 LINE = "line"

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from kdedge.core import console
 from kdedge.core.recipe import Data
 from kdedge.core.rundir import RunDir, atomic_path, cache_folder, check_disk, digest, write_json
-from kdedge.data.build import Dataset
 from kdedge.data.loader import view_batches
 from kdedge.data.locate import stamp
+from kdedge.data.sets import Dataset
 from kdedge.distill.evaluate import batch_size
 from kdedge.distill.job import Job
 from kdedge.distill.objective import MEAN, listens_to

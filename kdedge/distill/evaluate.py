@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from kdedge.core.recipe import Normalize
-from kdedge.data.build import FolderSet, ImageSet
 from kdedge.data.loader import Normalizer, eval_batches
+from kdedge.data.sets import FolderSet, ImageSet
 from kdedge.distill.judge import ClassJudge, Judge
 
 BATCH, VALUES = 500, 2**23

@@ -11,7 +11,7 @@ from torch.optim import SGD, AdamW
 from kdedge.core.errors import ModelError
 from kdedge.core.recipe import Data, Run
 from kdedge.core.training import Phase
-from kdedge.data.build import Dataset
+from kdedge.data.sets import Dataset
 from kdedge.distill.base import Method, Network
 from kdedge.distill.checkpoint import Checkpoint
 from kdedge.distill.judge import ClassJudge, Judge

@@ -17,8 +17,8 @@ from kdedge.core.deployment import Export
 from kdedge.core.recipe import Normalize
 from kdedge.core.rundir import atomic_path
 from kdedge.data.boxes import scale_to_fit
-from kdedge.data.build import BoxFolder, BoxSet, Dataset, FolderSet, ImageSet
 from kdedge.data.loader import Normalizer, eval_batches
+from kdedge.data.sets import BoxFolder, BoxSet, Dataset, FolderSet, ImageSet
 
 LIMIT = 2**30
 """Bytes of evaluation images at most; of a larger set an even selection is taken."""

@@ -18,7 +18,8 @@ from kdedge.core.console import many, percent, size
 from kdedge.core.quality import MEASURES
 from kdedge.core.recipe import Model, Recipe, Teacher
 from kdedge.core.report import TrainedModel
-from kdedge.data.build import Dataset, build_data
+from kdedge.data.build import build_data
+from kdedge.data.sets import Dataset
 from kdedge.distill.evaluate import predict
 from kdedge.distill.job import Job, cpu_threads, make_fabric
 from kdedge.distill.meter import TermMeter

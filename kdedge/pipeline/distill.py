@@ -13,7 +13,8 @@ from kdedge.core.recipe import Normalize, Recipe, Teacher
 from kdedge.core.report import TrainedModel, TrainingReport
 from kdedge.core.rundir import digest, write_json
 from kdedge.core.training import CrossEntropy, Phase, Schedule
-from kdedge.data.build import Dataset, build_data
+from kdedge.data.build import build_data
+from kdedge.data.sets import Dataset
 from kdedge.distill.base import METHODS
 from kdedge.distill.evaluate import predict
 from kdedge.distill.job import Job, cpu_threads, make_fabric

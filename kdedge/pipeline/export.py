@@ -12,7 +12,8 @@ from kdedge.core.precision import Fragility, Layout
 from kdedge.core.recipe import Model, Normalize
 from kdedge.core.report import ExportedFile, ExportReport, Original, Sensitivity
 from kdedge.core.rundir import sha256_file, write_json
-from kdedge.data.build import Dataset, build_data
+from kdedge.data.build import build_data
+from kdedge.data.sets import Dataset
 from kdedge.distill.result import RANGES
 from kdedge.engine.base import backend
 from kdedge.engine.cascade import Link, cascade_record

@@ -8,7 +8,7 @@ from torch import nn
 from kdedge.core.errors import ModelError
 from kdedge.core.recipe import Recipe
 from kdedge.core.report import ExitPoint
-from kdedge.data.build import Dataset
+from kdedge.data.sets import Dataset
 from kdedge.distill.base import METHODS, Method
 from kdedge.distill.exits import Branched, exit_stages
 from kdedge.distill.job import Job

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from kdedge.core.quality import MEASURES, BoxQuality
-from kdedge.data.build import Dataset
+from kdedge.data.sets import Dataset
 from kdedge.distill.judge import ClassJudge, Judge
 from kdedge.engine.boxes import decode, pack, unpack
 from kdedge.engine.boxes_decoding import read_decoding

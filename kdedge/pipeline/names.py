@@ -11,9 +11,10 @@ from kdedge.core.load import explain
 from kdedge.core.recipe import Model, Recipe
 from kdedge.core.source import KeyPath, Problem, report_problems
 from kdedge.core.training import MethodUse
-from kdedge.data.build import DATASETS, Dataset
+from kdedge.data.build import DATASETS
 from kdedge.data.locate import LAYOUTS, layout_of
 from kdedge.data.outline import outline, stand_in
+from kdedge.data.sets import Dataset
 from kdedge.distill.base import METHODS
 from kdedge.distill.objective import listens_to
 from kdedge.engine.base import backend

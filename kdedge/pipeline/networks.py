@@ -14,9 +14,9 @@ from kdedge.core import console
 from kdedge.core.recipe import Model, Normalize, Recipe, Teacher
 from kdedge.core.report import TrainedModel
 from kdedge.core.rundir import RunDir, cache_folder, digest, sha256_file
-from kdedge.data.build import Dataset
 from kdedge.data.loader import Normalizer, eval_batches
 from kdedge.data.locate import stamp
+from kdedge.data.sets import Dataset
 from kdedge.distill.job import Job
 from kdedge.distill.logs import read_rows
 from kdedge.distill.teachers import FrozenTeacher

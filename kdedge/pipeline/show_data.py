@@ -20,9 +20,10 @@ from kdedge.core.rundir import atomic_path
 from kdedge.core.section import Section
 from kdedge.core.source import Source, override, report_problems
 from kdedge.data.boxes import MEDIUM, SMALL, areas, presence, unpack
-from kdedge.data.build import Dataset, Part, build_data
+from kdedge.data.build import build_data
 from kdedge.data.loader import Batch, eval_batches, view_batches
 from kdedge.data.locate import LAYOUTS
+from kdedge.data.sets import Dataset, Part
 
 SPLITS = ("train", "validation", "test")
 TILE = 256

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kdedge.core.recipe import Recipe
-from kdedge.data.build import Dataset
+from kdedge.data.sets import Dataset
 from kdedge.distill.job import Job, make_fabric
 from kdedge.distill.trainer import PhaseRun
 from kdedge.pipeline.networks import build, build_peers, untrained_teacher

@@ -8,9 +8,10 @@ from kdedge.core.errors import DataError
 from kdedge.core.recipe import Augment, Data
 from kdedge.data import annotations
 from kdedge.data.boxes import pack
-from kdedge.data.build import BoxFolder, build_data
+from kdedge.data.build import build_data
 from kdedge.data.loader import Batch, eval_batches, train_batches, view_batches
 from kdedge.data.plans import Repeated, repeat_factors
+from kdedge.data.sets import BoxFolder
 
 CPU = torch.device("cpu")
 MOVING = Augment(flip=True, zoom=(0.5, 2.0), iou_crop=True, color=0.3)

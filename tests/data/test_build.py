@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from kdedge.core.errors import DataError
 from kdedge.core.recipe import Data, Normalize
-from kdedge.data.build import ImageSet, build_data, carve
+from kdedge.data.build import build_data, carve
+from kdedge.data.sets import ImageSet
 
 
 def spec(path, **changes):

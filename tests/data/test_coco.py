@@ -6,8 +6,9 @@ from boxed import write_coco, write_voc
 
 from kdedge.core.errors import DataError
 from kdedge.core.recipe import Data
-from kdedge.data.build import Fault, build_data
+from kdedge.data.build import build_data
 from kdedge.data.outline import Outline, outline
+from kdedge.data.sets import Fault
 
 
 def spec(root, **changes):

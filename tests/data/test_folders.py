@@ -6,7 +6,8 @@ from PIL import Image
 
 from kdedge.core.errors import DataError
 from kdedge.core.recipe import Augment, Data
-from kdedge.data.build import IMAGENET, FolderSet, build_data
+from kdedge.data.build import IMAGENET, build_data
+from kdedge.data.sets import FolderSet
 
 
 def spec(folder, **changes):

@@ -6,8 +6,9 @@ import torch
 from kdedge.core.errors import DataError
 from kdedge.core.recipe import Augment, Data, Normalize
 from kdedge.data import loader
-from kdedge.data.build import ImageSet, build_data
+from kdedge.data.build import build_data
 from kdedge.data.loader import Batch, Normalizer, eval_batches, train_batches
+from kdedge.data.sets import ImageSet
 
 CPU = torch.device("cpu")
 PLAIN, MOVING = Augment(), Augment(crop_padding=2, flip=True)

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from kdedge.core.recipe import Augment, Data
-from kdedge.data.build import ImageSet, build_data
+from kdedge.data.build import build_data
 from kdedge.data.loader import train_batches, view_batches
+from kdedge.data.sets import ImageSet
 
 CPU = torch.device("cpu")
 MOVING = Augment(crop_padding=2, flip=True, views=3)

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from boxed import PICTURES, write_picture, write_voc, xml
+from boxed import LISTS, PICTURES, write_picture, write_voc, xml
 from PIL import Image
 
 from kdedge.core.errors import DataError
 from kdedge.core.recipe import Augment, Data
 from kdedge.data import annotations
-from kdedge.data.build import IMAGENET, BoxFolder, BoxSet, Fault, build_data
+from kdedge.data.build import IMAGENET, build_data
 from kdedge.data.outline import Outline, outline
+from kdedge.data.sets import BoxFolder, BoxSet, Fault
 
 NONE = [-1, 0, 0, 0, 0]
 
@@ -134,7 +135,7 @@ def test_voc_leaves_out_a_broken_box_and_says_where_it_was(case, tmp_path, capsy
 
 
 def test_voc_leaves_out_a_box_without_corners(tmp_path):
-    root = write_voc(tmp_path)
+    root = write_voc(tmp_path, lists={**LISTS, "val": "d"})
     text = xml([GOOD, GOOD])
     (root / "Annotations" / "a.xml").write_text(text.replace("<xmin>1</xmin>", "", 1))
     (root / "Annotations" / "b.xml").write_text("<annotation>\n<object><name>dog</name></object></annotation>")

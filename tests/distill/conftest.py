@@ -10,7 +10,7 @@ from torch import nn
 
 from kdedge.core.recipe import Data, Normalize, Run
 from kdedge.core.training import Phase
-from kdedge.data.build import Dataset, ImageSet
+from kdedge.data.sets import Dataset, ImageSet
 from kdedge.distill.job import Job
 from kdedge.distill.teachers import FrozenTeacher
 from kdedge.models.features import FeaturePoint

@@ -148,5 +148,5 @@ def test_loss_of_the_other_task_is_refused(tmp_path: Path, task: str, section: s
 def test_validation_without_an_object_is_refused(tmp_path: Path) -> None:
     pictures = {"a": [("cat", 1, 1, 10, 8)], "b": [], "c": [("cat", 1, 1, 9, 9)]}
     write_voc(tmp_path, pictures, {"train": "a", "val": "b", "test": "c"})
-    with pytest.raises(KdedgeError, match="no validation image with an object"):
+    with pytest.raises(KdedgeError, match="voc has no validation image with an object: 1 are in its own list"):
         build_data(Data(name="voc", root=str(tmp_path), image_size=64), 0)

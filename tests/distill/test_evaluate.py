@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdedge.data.build import Dataset, FolderSet
+from kdedge.data.sets import Dataset, FolderSet
 from kdedge.distill.evaluate import accuracy, batch_size, predict
 
 CPU = torch.device("cpu")

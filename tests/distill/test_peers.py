@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from trainings import PLAIN, STILL, assert_same_weights, left, train_until, weights
 
 from kdedge.core.errors import ModelError
-from kdedge.data.build import Dataset
+from kdedge.data.sets import Dataset
 from kdedge.distill.evaluate import accuracy, predict
 from kdedge.distill.job import Job, make_fabric
 from kdedge.distill.meter import TermMeter

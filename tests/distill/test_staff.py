@@ -10,7 +10,7 @@ from trainings import assert_same_weights, known, weights
 
 from kdedge.core.errors import ModelError
 from kdedge.core.recipe import Normalize
-from kdedge.data.build import Dataset
+from kdedge.data.sets import Dataset
 from kdedge.distill.base import Method, MethodConfig, Network, Step, View
 from kdedge.distill.job import Job
 from kdedge.distill.teachers import FrozenTeacher, Staff, mean_answer

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kdedge.core.recipe import Normalize
-from kdedge.data.build import Dataset
+from kdedge.data.sets import Dataset
 from kdedge.distill.base import METHODS, Method, MethodConfig, Network, Step
 from kdedge.distill.job import Job, make_fabric
 from kdedge.distill.meter import TermMeter

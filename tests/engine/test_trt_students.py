@@ -11,7 +11,7 @@ import pytest
 import realtrt
 
 from kdedge.core.load import load_preset, load_recipe, shipped
-from kdedge.core.recipe import Recipe
+from kdedge.core.recipe import Data, Recipe
 from kdedge.data.locate import LAYOUTS
 from kdedge.data.outline import Outline, stand_in
 from kdedge.export.int8 import to_int8
@@ -20,6 +20,9 @@ from kdedge.export.precision import to_fp16
 from kdedge.pipeline.networks import build
 
 EXPORT = load_preset("tensorrt")
+COCO_CLASSES = 80
+LEAST = {"int8": 0.98}
+"""Of the convolutions; the builder leaves a depthwise one in float where quantizing its output would cost time."""
 
 
 def students() -> dict[str, Recipe]:
@@ -27,9 +30,17 @@ def students() -> dict[str, Recipe]:
     found: dict[str, tuple[str, Recipe]] = {}
     for name, path in shipped("recipes").items():
         recipe = load_recipe(str(path)).recipe
-        layout = LAYOUTS[recipe.data.name]
-        found.setdefault(repr((recipe.student, layout.classes, layout.shape)), (name, recipe))
+        found.setdefault(repr((recipe.student, published(recipe.data))), (name, recipe))
     return dict(found.values())
+
+
+def published(data: Data) -> Outline:
+    """What is known of the set without its files: all of it, or the recipe says the rest, or the set is COCO."""
+    layout = LAYOUTS[data.name]
+    if layout.classes:
+        return Outline(layout.classes, layout.shape)
+    assert data.image_size
+    return Outline(len(data.classes or ()) or COCO_CLASSES, (3, data.image_size, data.image_size))
 
 
 STUDENTS = students()
@@ -41,11 +52,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     @cache
     def made(name: str) -> Path:
-        recipe, layout = STUDENTS[name], LAYOUTS[STUDENTS[name].data.name]
-        dataset = stand_in(recipe.data, Outline(layout.classes, layout.shape), 1)
+        recipe = STUDENTS[name]
+        dataset = stand_in(recipe.data, published(recipe.data), 1)
         network = build(recipe.student, dataset, seed=0).eval()
         path = tmp_path_factory.mktemp(name) / "fp32.onnx"
-        export_onnx(network, path, layout.shape, EXPORT, dataset.normalize, dataset.labels)
+        export_onnx(network, path, dataset.image_shape, EXPORT, dataset.normalize, dataset.labels)
         return path
 
     return made
@@ -87,5 +98,5 @@ def test_student_of_a_recipe_becomes_an_engine(
     sidecar: dict[str, Any] = realtrt.build(needs, source, tmp_path / "student.engine", opt_batch=2, max_batch=4)
     convolutions = sum(node.op_type == "Conv" for node in onnx.load(source).graph.node)
     precision = {"one image": "fp32"}.get(form, form)
-    assert sidecar["precision"][precision] >= convolutions
+    assert sidecar["precision"][precision] >= LEAST.get(precision, 1) * convolutions
     assert any(layer["nodes"] for layer in sidecar["layers"])

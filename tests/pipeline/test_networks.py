@@ -10,7 +10,8 @@ from kdedge.core.errors import ModelError
 from kdedge.core.load import load_recipe
 from kdedge.core.recipe import Model
 from kdedge.core.rundir import cache_folder
-from kdedge.data.build import Dataset, build_data
+from kdedge.data.build import build_data
+from kdedge.data.sets import Dataset
 from kdedge.pipeline.networks import build, describe, obtain_teacher
 from kdedge.pipeline.project import Project, open_project
 
