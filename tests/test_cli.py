@@ -241,7 +241,7 @@ def test_check_tries_a_recipe_and_trains_nothing(forkserver: Forkserver, tmp_pat
 def test_check_measures_a_teacher_that_is_there(forkserver: Forkserver, copied: Finished) -> None:
     (copied.folder / "t.safetensors").write_bytes((copied.run / "teacher.safetensors").read_bytes())
     change = "teachers=[{name: resnet8, checkpoint: t.safetensors}]"
-    top1 = copied.json("training.json")["teachers"][0]["top1"]
+    top1 = copied.json("training.json")["teachers"][0]["accuracy"]
     checked = answer(forkserver, copied.folder, "check", "mini.yaml", "--set", change)
     assert checked["teacher_top1"] == top1
     assert checked["networks"]["teacher"]["model"] == "resnet8"

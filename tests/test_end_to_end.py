@@ -39,7 +39,7 @@ def test_run_that_was_killed_in_the_student_goes_on_after_its_last_finished_epoc
 
 
 def test_run_says_how_good_the_teacher_is_before_anything_learns_from_it(finished: Finished) -> None:
-    top1 = finished.json("training.json")["teachers"][0]["top1"]
+    top1 = finished.json("training.json")["teachers"][0]["accuracy"]
     assert f"teacher resnet8: {100 * top1:.2f} % top-1 on 360 test images\n" in finished.killed.stdout
 
 
@@ -53,8 +53,8 @@ def test_run_leaves_every_artifact_as_it_is_recorded(finished: Finished) -> None
 
 def test_run_learns(finished: Finished) -> None:
     training = finished.json("training.json")
-    assert training["student"]["top1"] > 0.6
-    assert training["teachers"][0]["top1"] > 0.6
+    assert training["student"]["accuracy"] > 0.6
+    assert training["teachers"][0]["accuracy"] > 0.6
     assert training["student"]["params"] < training["teachers"][0]["params"] / 5
     assert sorted(training["student"]["exits"]) == ["stage1", "stage2"]
 
@@ -66,7 +66,7 @@ def test_accuracy_is_that_of_the_predictions_that_were_kept(finished: Finished, 
         assert len(kept["outputs"]) == 360
         top1 = (kept["outputs"].argmax(1) == labels).mean()
     training = finished.json("training.json")
-    assert (training["teachers"][0] if name == "teacher" else training[name])["top1"] == pytest.approx(top1)
+    assert (training["teachers"][0] if name == "teacher" else training[name])["accuracy"] == pytest.approx(top1)
 
 
 @pytest.mark.parametrize(("precision", "least"), [("fp32", 1.0), ("fp16", 0.99), ("int8", 0.95)])
@@ -133,7 +133,7 @@ def test_summary_ends_the_run_with_a_row_for_each_network_and_precision(finished
 
 def test_student_that_lost_to_the_labels_alone_is_a_warning_and_one_that_won_is_none(finished: Finished) -> None:
     training = finished.json("training.json")
-    lost = training["student"]["top1"] < training["baseline"]["top1"]
+    lost = training["student"]["accuracy"] < training["baseline"]["accuracy"]
     warnings = [text for text in finished.json("gate.json")["warnings"] if "trained on the labels alone" in text]
     assert len(warnings) == lost
 

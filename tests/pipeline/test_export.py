@@ -54,7 +54,7 @@ def test_preset_is_exported_instead_of_the_recipes_section(forkserver: Forkserve
     assert sorted(copied.json("export.json")["onnx"]) == ["fp32", "teacher"]
     hops = {hop["name"]: hop for hop in copied.json("export.json")["hops"]}
     assert hops["onnx-fp32"]["agreement"] == 1
-    assert hops["engine-fp32"]["quality"]["top1"] == copied.json("training.json")["student"]["top1"]
+    assert hops["engine-fp32"]["quality"]["top1"] == copied.json("training.json")["student"]["accuracy"]
     with backend("ort").open(copied.run / "export/student.fp32.onnx", {}) as session:
         assert session.inputs[0].dtype == "uint8"
         assert session.inputs[0].shape[0] == 1

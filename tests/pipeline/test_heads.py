@@ -83,7 +83,7 @@ def test_one_exits_costs_are_what_the_summary_and_the_gate_speak_of(
     assert metrics["student/macs"]["value"] == point["macs"]
     assert metrics["student/top1"]["value"] == place.json("training.json")["student"]["exits"]["stage1"]
     trained = place.json("training.json")
-    gain = trained["student"]["exits"]["stage1"] - trained["baseline"]["top1"]  # of the network that is deployed
+    gain = trained["student"]["exits"]["stage1"] - trained["baseline"]["accuracy"]  # of the network that is deployed
     assert metrics["student/top1_gain"]["value"] == pytest.approx(gain)
     assert metrics["fp32/onnx_bytes"]["value"] == (place.run / "export/student.fp32.onnx").stat().st_size
     rows = {row[0]: row for row in summary_rows(*read_records(reopen(place.run)))}
@@ -94,7 +94,7 @@ def test_last_exit_is_the_whole_student(forkserver: Forkserver, finished: Finish
     place = exported(forkserver, finished, tmp_path, "3/3")
     (point,), training = place.json("export.json")["exits"], place.json("training.json")["student"]
     assert (point["params"], point["macs"]) == (training["params"], training["macs"])
-    assert place.json("export.json")["hops"][0]["quality"]["top1"] == training["top1"]
+    assert place.json("export.json")["hops"][0]["quality"]["top1"] == training["accuracy"]
 
 
 def test_all_exits_are_as_good_as_training_said_at_every_hop(every: Finished) -> None:
@@ -107,7 +107,7 @@ def test_all_exits_are_as_good_as_training_said_at_every_hop(every: Finished) ->
     extra = every.json("training.json")["student"]["extra_params"]
     assert export.exits[-1].params == training["params"] + extra
     hops = {hop.name: hop for hop in export.hops}
-    for output, top1 in {"exit1/": training["exits"]["stage1"], "": training["top1"]}.items():
+    for output, top1 in {"exit1/": training["exits"]["stage1"], "": training["accuracy"]}.items():
         for name in ("torch", "onnx-fp32", "engine-fp32", "cascade-fp32"):
             assert hops[output + name].quality.top1 == pytest.approx(top1, abs=1e-9)
     for precision in ("fp32", "int8"):
