@@ -7,6 +7,13 @@ from pydantic import Field
 from kdedge.core.record import Part, Record
 
 Task = Literal["classify", "detect"]
+NO_BOX = -1
+"""The class of a row of targets that is no box."""
+
+
+def uncounted(label: int) -> int:
+    """The class of a row that is an area where finds of a class are neither right nor wrong; its own inverse."""
+    return -2 - label
 
 
 class Measure(NamedTuple):

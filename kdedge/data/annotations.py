@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from kdedge.core.errors import DataError
+from kdedge.core.quality import uncounted
 from kdedge.core.recipe import Data
 from kdedge.data.boxes import classes_of, pack, scale_to_fit, show_image, whole
 from kdedge.data.decode import decode, picture_size, pixels
@@ -45,6 +46,8 @@ class Thing(NamedTuple):
     """x1, y1, x2, y2 in pixels, counted from 0 and the last one beyond the box; nan where there is no such number."""
     place: str
     """File and line, or file and number."""
+    counts: bool = True
+    """Whether finding it is right and missing it wrong; else neither is."""
 
 
 class Annotated(NamedTuple):
@@ -138,7 +141,8 @@ def accepted(found: Sequence[Annotated], classes: Sequence[str], faults: Faults)
         if each.size and each.size != size:
             faults.add(OTHER_SIZE, each.place)
         else:
-            boxes = [box for thing in each.things if (box := sound(thing, size, classes, faults))]
+            things = sorted(each.things, key=lambda thing: not thing.counts)
+            boxes = [box for thing in things if (box := sound(thing, size, classes, faults))]
             pictures.append(Picture(each.path, size, torch.tensor(boxes, dtype=torch.float32).reshape(-1, 5)))
     return pictures
 
@@ -161,7 +165,8 @@ def sound(thing: Thing, size: tuple[int, int], classes: Sequence[str], faults: F
         return None
     if min(x1, y1) < -1 or x2 > width + 1 or y2 > height + 1:
         faults.add(CUT, thing.place)
-    return [classes.index(thing.name), max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)]
+    label = classes.index(thing.name)
+    return [label if thing.counts else uncounted(label), max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)]
 
 
 def boxed_part(pictures: Sequence[Picture], side: int) -> BoxSet | BoxFolder:

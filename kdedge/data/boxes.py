@@ -1,7 +1,8 @@
 """Boxes of objects as tensors: how they are packed, counted, and moved with the part of a picture that is shown.
 
 Targets are float32 (N, M, 5) with rows [class, x1, y1, x2, y2] in pixels; the rows beyond an image's boxes are
-[-1, 0, 0, 0, 0].  An image without objects has such rows alone.
+[-1, 0, 0, 0, 0].  An image without objects has such rows alone.  After an image's boxes come the areas where finds of
+a class c count neither as right nor as wrong: rows of class `uncounted(c)`, below -1.
 """
 
 from typing import NamedTuple
@@ -10,12 +11,12 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from kdedge.core.quality import NO_BOX
+
 GRAY = 114
 """What a picture is surrounded by where it does not fill its square."""
 LEAST_SHARE = 0.2
 """Of its area that a box must keep to remain when a picture is cropped."""
-NONE = -1
-"""The class of a row that is no box."""
 SMALL, MEDIUM = 32.0**2, 96.0**2
 """Areas in pixels below which COCO calls an object small, and medium."""
 
@@ -33,7 +34,7 @@ def pack(boxes: list[Tensor], rows: int | None = None) -> Tensor:
     """(n, 5) each -> (N, M, 5), where M is `rows`, or the largest n and at least 1."""
     most = max([1, *map(len, boxes)]) if rows is None else rows
     targets = torch.zeros(len(boxes), most, 5)
-    targets[..., 0] = NONE
+    targets[..., 0] = NO_BOX
     for row, found in zip(targets, boxes, strict=True):
         row[: len(found)] = found
     return targets
@@ -64,7 +65,7 @@ def strata(labels: Tensor) -> Tensor:
         return labels
     present = presence(labels)
     rarity = torch.where(present, present.sum(dim=0), len(labels) + 1)
-    return torch.where(present.any(dim=1), rarity.argmin(dim=1), NONE)
+    return torch.where(present.any(dim=1), rarity.argmin(dim=1), NO_BOX)
 
 
 def areas(boxes: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxes
 
+from kdedge.core.quality import NO_BOX
 from kdedge.core.recipe import Augment
 from kdedge.data.boxes import Window, mirror, pack, show_boxes, show_image, unpack, whole
 
@@ -30,12 +31,12 @@ class BoxView:
 
     def __call__(self, picture: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """(3, H, W) uint8 and (M, 5) in its pixels -> (3, S, S) and (M, 5) in pixels of the square."""
-        boxes = unpack(target)
+        boxes = target[target[:, 0] != NO_BOX]
         if self.augment.flip and torch.rand(()) < 0.5:
             picture, boxes = picture.flip(2), mirror(boxes, picture.shape[2])
         window = zoom(whole(picture), self.augment.zoom)
-        if self.augment.iou_crop and len(boxes):
-            window = iou_crop(window, boxes)
+        if self.augment.iou_crop and len(objects := unpack(boxes)):
+            window = iou_crop(window, objects)
         if self.recolor:
             picture = self.recolor(picture)
         shown = show_boxes(boxes, window, self.side)

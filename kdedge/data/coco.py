@@ -1,7 +1,7 @@
 """Sets as COCO lays them out: annotations/instances_NAME.json, and the images in NAME/ or images/ beside it.
 
-T.-Y. Lin et al.: Microsoft COCO: Common Objects in Context, ECCV 2014.  Polygons and masks are ignored; boxes of crowds
-are left out.
+T.-Y. Lin et al.: Microsoft COCO: Common Objects in Context, ECCV 2014.  Polygons and masks are ignored.  A crowd is an
+area where finds of its class do not count, and no object.
 """
 
 import json
@@ -18,7 +18,7 @@ from kdedge.data.build import DATASETS
 from kdedge.data.sets import Splits
 
 PREFIX = "instances_"
-CROWD, NO_ENTRY = "crowd of objects", "annotation of a picture that is not listed"
+NO_ENTRY = "annotation of a picture that is not listed"
 LISTS = ("images", "annotations", "categories")
 
 Id = int | str
@@ -110,12 +110,10 @@ def pictures(path: Path, table: Table, faults: Faults) -> list[Annotated]:
         where, key = f"{path}: annotation {entry.get('id', f'at {place}')}", identity(entry.get("image_id"))
         if key is None or key not in images:
             faults.add(NO_ENTRY, where)
-        elif entry.get("iscrowd"):
-            faults.add(CROWD, where)
         else:
             category = identity(entry.get("category_id"))
             name = names.get(category, f"id {category}") if category is not None else ""
-            things[key].append(Thing(name, corners(entry.get("bbox")), where))
+            things[key].append(Thing(name, corners(entry.get("bbox")), where, counts=not entry.get("iscrowd")))
     folder = image_folder(path, images)
     return [
         Annotated(folder / entry["file_name"], size(entry), things[key], f"{path}: image {key}")

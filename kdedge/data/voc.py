@@ -1,7 +1,8 @@
 """Sets as Pascal VOC lays them out: Annotations/NAME.xml, JPEGImages/NAME.jpg, ImageSets/Main/train.txt and so on.
 
 M. Everingham et al.: The Pascal Visual Object Classes (VOC) Challenge, IJCV 2010.  Coordinates are those of pixels
-counted from 1, the last one inside the box.  Objects marked difficult are objects like any other.
+counted from 1, the last one inside the box.  Objects marked difficult are there to learn from; where a set is measured,
+finding them does not count, as in the challenge.
 """
 
 from collections.abc import Iterable, Iterator
@@ -42,7 +43,8 @@ def classes(source: Path) -> tuple[str, ...]:
 
 
 def named(parts: dict[str, list[Annotated]]) -> tuple[str, ...]:
-    return tuple(sorted({thing.name for part in parts.values() for each in part for thing in each.things} - {""}))
+    things = (thing for part in parts.values() for each in part for thing in each.things if thing.counts)
+    return tuple(sorted({thing.name for thing in things} - {""}))
 
 
 def listed(source: Path, faults: Faults) -> dict[str, list[Annotated]]:
@@ -59,7 +61,7 @@ def listed(source: Path, faults: Faults) -> dict[str, list[Annotated]]:
             chosen["val"] = lists.get("val")
         files = {path.stem: path for path in folder(year / "JPEGImages") if path.suffix.lower() in IMG_EXTENSIONS}
         for part, path in chosen.items():
-            parts[part] += pictures(year, path, files, faults) if path else []
+            parts[part] += pictures(year, path, files, part == "train", faults) if path else []
     used = assigned(parts)
     for part in ("train", "test"):
         if part not in used:
@@ -85,32 +87,35 @@ def folder(path: Path) -> Iterable[Path]:
     return path.iterdir() if path.is_dir() else ()
 
 
-def pictures(year: Path, names: Path, files: dict[str, Path], faults: Faults) -> Iterator[Annotated]:
-    """What a list names."""
+def pictures(year: Path, names: Path, files: dict[str, Path], learned: bool, faults: Faults) -> Iterator[Annotated]:
+    """What a list names.  learned: to train on it, so that difficult objects count."""
     for line, text in enumerate(names.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         if not (name := text.strip()):
             continue
         annotation = year / "Annotations" / f"{name}.xml"
         if annotation.is_file():
-            yield annotated(annotation, files.get(name, year / "JPEGImages" / f"{name}.jpg"))
+            yield annotated(annotation, files.get(name, year / "JPEGImages" / f"{name}.jpg"), learned)
         else:
             faults.add(NO_ANNOTATION, f"{names}:{line} ({name})")
 
 
-def annotated(path: Path, picture: Path) -> Annotated:
+def annotated(path: Path, picture: Path, learned: bool) -> Annotated:
     root = parse(path)
     size = root.find("size")
     height, width = (number(size, name) for name in ("height", "width"))
     known = (int(height), int(width)) if 0 < height < inf and 0 < width < inf else None
-    return Annotated(picture, known, [thing(path, each) for each in root.iter("object")], f"{path}:{root.get(LINE)}")
+    things = [thing(path, each, learned) for each in root.iter("object")]
+    return Annotated(picture, known, things, f"{path}:{root.get(LINE)}")
 
 
-def thing(path: Path, element: Element) -> Thing:
+def thing(path: Path, element: Element, learned: bool) -> Thing:
     name = (element.findtext("name") or "").strip()
     box = element.find("bndbox")
     left, top, right, bottom = (number(box, key) for key in ("xmin", "ymin", "xmax", "ymax"))
     first = right > left and bottom > top  # else it is a click, though it would be one pixel in VOC's terms
-    return Thing(name, (left - first, top - first, right, bottom), f"{path}:{element.get(LINE)}")
+    corners = left - first, top - first, right, bottom
+    counts = learned or (element.findtext("difficult") or "0").strip() == "0"
+    return Thing(name, corners, f"{path}:{element.get(LINE)}", counts)
 
 
 def number(element: Element | None, name: str) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge.core.errors import DataError, require
-from kdedge.core.quality import BoxQuality
+from kdedge.core.quality import NO_BOX, BoxQuality, uncounted
 from kdedge.engine.boxes import Detections
 
 SIZES = ("small", "medium", "large")
@@ -23,7 +23,8 @@ def box_quality(
     """Of each class and picture the 100 best detections count.
 
     Args:
-        targets: (N, M, 5) rows of class, x1, y1, x2, y2; those beyond a picture's objects have class -1.
+        targets: (N, M, 5) rows of class, x1, y1, x2, y2, as data/boxes.py has them.  A find that lies in an area where
+            its class does not count is neither right nor wrong, as in a crowd of COCO's.
         scales: by what each picture was scaled to what its boxes are in.  With them small, medium and large are in the
             pictures' own pixels; the precisions are the same.
 
@@ -35,7 +36,7 @@ def box_quality(
     if not present.any():
         raise DataError("no picture has an object", "average precision needs at least one")
     factors = np.ones(len(targets)) if scales is None else 1 / np.asarray(scales)
-    truth = [rows[mask] for rows, mask in zip(targets, present, strict=True)]
+    truth = [rows[rows[:, 0] != NO_BOX] for rows in targets]
     precision = precisions(
         list(annotations((rows[:, 1:] for rows in truth), (rows[:, 0] for rows in truth), factors)),
         list(scored(detections, factors)),
@@ -80,14 +81,16 @@ def precisions(truth: list[Any], found: list[Any], images: int, classes: int) ->
 
 
 def annotations(boxes: Any, classes: Any, factors: NDArray[np.float64]) -> Iterator[dict[str, Any]]:
-    """COCO's form of every picture's boxes, numbered from 1."""
+    """COCO's form of every picture's boxes, numbered from 1; areas that do not count are crowds."""
     number = 0
     for image, (sides, kinds, factor) in enumerate(zip(boxes, classes, factors, strict=True)):
         for (x1, y1, x2, y2), kind in zip((sides * factor).tolist(), kinds.tolist(), strict=True):
             number += 1
             box = [x1, y1, x2 - x1, y2 - y1]
-            area = box[2] * box[3]
-            yield {"id": number, "image_id": image, "category_id": int(kind), "bbox": box, "area": area, "iscrowd": 0}
+            crowd, area = kind < NO_BOX, box[2] * box[3]
+            label = int(uncounted(kind) if crowd else kind)
+            entry = {"id": number, "image_id": image, "category_id": label, "bbox": box, "area": area}
+            yield {**entry, "iscrowd": int(crowd)}
 
 
 def scored(detections: Sequence[Detections], factors: NDArray[np.float64]) -> Iterator[dict[str, Any]]:

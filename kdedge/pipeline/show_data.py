@@ -15,6 +15,7 @@ from torchvision.utils import draw_bounding_boxes, make_grid
 from kdedge.core import console
 from kdedge.core.errors import KdedgeError, nearest
 from kdedge.core.load import load_recipe, shipped, validate
+from kdedge.core.quality import NO_BOX
 from kdedge.core.recipe import Data
 from kdedge.core.rundir import atomic_path
 from kdedge.core.section import Section
@@ -74,6 +75,7 @@ def show_data(name: str, changes: Sequence[str], request: Request) -> None:
             "split": request.split,
             "images": len(part),
             "without_boxes": without_boxes(part.labels),
+            "uncounted_areas": uncounted_areas(part.labels),
             "classes": census,
             "left_out": [fault._asdict() for fault in dataset.faults],
             "drawn": str(out),
@@ -123,6 +125,10 @@ def without_boxes(labels: Tensor) -> int:
     return int((labels[..., 0] < 0).all(dim=1).sum()) if labels.ndim > 1 else 0
 
 
+def uncounted_areas(labels: Tensor) -> int:
+    return int((labels[..., 0] < NO_BOX).sum()) if labels.ndim > 1 else 0
+
+
 def show_tables(title: str, part: Part, census: dict[str, dict[str, int]], dataset: Dataset) -> None:
     columns = list(next(iter(census.values())))
     rows = [[name, *map(str, counts.values())] for name, counts in census.items()]
@@ -131,7 +137,10 @@ def show_tables(title: str, part: Part, census: dict[str, dict[str, int]], datas
         sums = [sum(counts[column] for counts in census.values()) for column in columns[1:]]
         rows.append(["all", str(len(part) - without_boxes(part.labels)), *map(str, sums)])
         side = part.image_shape[1]
-        caption += f", {without_boxes(part.labels)} without boxes; sizes as COCO has them, in pixels of {side}x{side}"
+        caption += f", {without_boxes(part.labels)} without boxes"
+        if apart := uncounted_areas(part.labels):
+            caption += f", {apart} area{'s' * (apart > 1)} where finds do not count"
+        caption += f"; sizes as COCO has them, in pixels of {side}x{side}"
     console.show_table(title, ("class", *columns), rows, caption)
     if dataset.faults:
         faults = [[fault.reason, str(fault.times), "\n".join(fault.places)] for fault in dataset.faults]

@@ -1,7 +1,8 @@
 """What a detector found on the test images: each find judged, precision by recall, and counts by class.
 
 A find is right about an object of its class at an IoU of 0.5 or more that no better find is right about.  Counted as
-COCO does: the 100 best of each class and image.
+COCO does: the 100 best of each class and image; a find that is not right but lies in an area where its class does not
+count, such as a crowd, is left out.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge.core.console import percent
+from kdedge.core.quality import NO_BOX, uncounted
 from kdedge.report.answers import Asked, name_of
 
 Floats = NDArray[np.floating[Any]]
@@ -89,7 +91,8 @@ def judge(asked: Asked, who: str, outputs: Floats) -> Judged:
 
 
 def judge_image(place: int, found: Floats, labels: Floats) -> Finds:
-    """Best first; labels have their objects before the rows that are none."""
+    """Best first; labels have their objects before all other rows."""
+    areas = labels[labels[:, 0] < NO_BOX].astype(np.float64)
     found, labels = (rows[rows[:, 0] >= 0].astype(np.float64) for rows in (found, labels))
     found = found[np.argsort(-found[:, 1], kind="stable")]
     found = found[rank_in_class(found[:, 0]) < MOST]
@@ -101,7 +104,16 @@ def judge_image(place: int, found: Floats, labels: Floats) -> Finds:
         about = (kinds == BACKGROUND) & (near.max(axis=1, initial=0) >= least)
         if about.any():
             kinds[about], objects[about] = kind, near[about].argmax(axis=1)
-    return Finds(np.full(len(found), place), found[:, 2:], found[:, 1], found[:, 0].astype(np.int64), kinds, objects)
+    finds = Finds(np.full(len(found), place), found[:, 2:], found[:, 1], found[:, 0].astype(np.int64), kinds, objects)
+    return finds.where((kinds == RIGHT) | ~lie_in(found, areas)) if len(areas) else finds
+
+
+def lie_in(found: Floats, areas: Floats) -> NDArray[np.bool_]:
+    """(n,) of finds (n, 6): whether half of one or more is in an area (m, 5) of its class."""
+    inside = intersections(found[:, 2:], areas[:, 1:]) >= IOU * sizes(found[:, 2:])[:, None]
+    labels = [uncounted(int(label)) for label in areas[:, 0]]
+    there: NDArray[np.bool_] = (inside & (found[:, :1] == labels)).any(axis=1)
+    return there
 
 
 def matches(overlaps: Floats) -> Numbers:
@@ -122,13 +134,24 @@ def rank_in_class(classes: Floats) -> Numbers:
 
 def iou(ones: Floats, others: Floats) -> Floats:
     """(n, m) of boxes (n, 4) and (m, 4)."""
-    low = np.maximum(ones[:, None, :2], others[None, :, :2])
-    high = np.minimum(ones[:, None, 2:], others[None, :, 2:])
-    both = (high - low).clip(0).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1) for boxes in (ones, others)]
-    either = areas[0][:, None] + areas[1] - both
+    both = intersections(ones, others)
+    either = sizes(ones)[:, None] + sizes(others) - both
     shares: Floats = np.divide(both, either, out=np.zeros_like(both), where=either > 0)
     return shares
+
+
+def intersections(ones: Floats, others: Floats) -> Floats:
+    """Areas (n, m) that boxes (n, 4) and (m, 4) share."""
+    low = np.maximum(ones[:, None, :2], others[None, :, :2])
+    high = np.minimum(ones[:, None, 2:], others[None, :, 2:])
+    both: Floats = (high - low).clip(0).prod(axis=2)
+    return both
+
+
+def sizes(boxes: Floats) -> Floats:
+    """Areas (n,) of boxes (n, 4)."""
+    areas: Floats = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1)
+    return areas
 
 
 def best_score(finds: Finds, objects: int) -> float:

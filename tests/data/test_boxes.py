@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from kdedge.core.quality import uncounted
 from kdedge.core.recipe import Augment
 from kdedge.data.boxes import Window, classes_of, fitted, mirror, pack, show_boxes, show_image, strata, unpack, whole
 from kdedge.data.boxes_augment import BoxView, iou_crop, zoom
@@ -94,9 +95,10 @@ def test_mirror_by_hand():
 def test_box_view_without_augmentation_shows_the_whole_picture_and_draws_nothing():
     picture = torch.randint(256, (3, 4, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     before = torch.get_rng_state()
-    shown, target = BoxView(8, Augment())(picture, pack([rows((1, 2, 1, 6, 3))], 2)[0])
+    found = [(1, 2, 1, 6, 3), (uncounted(1), 0, 0, 4, 4)]
+    shown, target = BoxView(8, Augment())(picture, pack([rows(*found)], 3)[0])
     assert shown[:, :4].equal(picture)
-    assert target.tolist() == [[1, 2, 1, 6, 3], [-1, 0, 0, 0, 0]]
+    assert target.tolist() == [*map(list, found), [-1, 0, 0, 0, 0]]
     assert torch.get_rng_state().equal(before)
 
 

@@ -5,6 +5,7 @@ import pytest
 from boxed import write_coco, write_voc
 
 from kdedge.core.errors import DataError
+from kdedge.core.quality import uncounted
 from kdedge.core.recipe import Data
 from kdedge.data.build import build_data
 from kdedge.data.outline import Outline, outline
@@ -70,7 +71,6 @@ def test_coco_finds_its_images_beside_the_annotations(place, tmp_path):
 
 FIRST = {"id": 50, "image_id": 100, "category_id": 3, "bbox": [0, 0, 5, 5]}
 BROKEN = {
-    "crowd of objects": {"iscrowd": 1},
     "annotation of a picture that is not listed": {"image_id": 9},
     "unknown class": {"category_id": 12},
     "box not of numbers": {"bbox": [0, 0, 5]},
@@ -88,6 +88,15 @@ def test_coco_leaves_out_what_is_wrong_and_names_the_annotation(case, tmp_path):
     assert dataset.train.labels[0].tolist() == [[0, 0, 0, 20, 16], [-1, 0, 0, 0, 0]]
     place = f"{path}: annotation 50" + (" (id 12)" if case == "unknown class" else "")
     assert dataset.faults == (Fault(case.strip(), 1, (place,)),)
+
+
+def test_coco_has_crowds_after_the_objects_as_areas_that_do_not_count(tmp_path):
+    root = write_coco(tmp_path)
+    crowd = {**FIRST, "iscrowd": 1, "segmentation": {"counts": [25, 295], "size": [16, 20]}}
+    change(root, annotations=lambda known: [crowd, *known])
+    dataset = build_data(spec(root), seed=0)
+    assert dataset.train.labels[0].tolist() == [[0, 0, 0, 20, 16], [uncounted(0), 0, 0, 10, 10]]
+    assert dataset.faults == ()
 
 
 def test_coco_leaves_out_images_that_are_missing_or_of_another_size(tmp_path):

@@ -8,6 +8,7 @@ from boxed import LISTS, PICTURES, write_picture, write_voc, xml
 from PIL import Image
 
 from kdedge.core.errors import DataError
+from kdedge.core.quality import uncounted
 from kdedge.core.recipe import Augment, Data
 from kdedge.data import annotations
 from kdedge.data.build import IMAGENET, build_data
@@ -132,6 +133,17 @@ def test_voc_leaves_out_a_broken_box_and_says_where_it_was(case, tmp_path, capsy
     place = f"{tmp_path}/Annotations/x.xml:7" + (" ()" if case == "unknown class" else "")
     assert dataset.faults == (Fault(case.strip(), 1, (place,)),)
     assert f"1 x {case.strip()}, {place} first" in capsys.readouterr().err.replace("\n", "")
+
+
+def test_voc_has_difficult_objects_to_learn_from_but_does_not_measure_by_them(tmp_path):
+    root = write_voc(tmp_path)
+    for name in "af":
+        path = root / "Annotations" / f"{name}.xml"
+        path.write_text(path.read_text().replace("</name>", "</name><difficult>1</difficult>", 1))
+    dataset = build_data(spec(root), seed=0)
+    assert dataset.train.labels[0].tolist() == [[0, 0, 0, 20, 16], NONE]
+    assert dataset.test.labels[0].tolist() == [[1, 16, 16, 36, 28], [uncounted(0), 2, 2, 16, 16]]
+    assert (dataset.labels, dataset.faults) == (("cat", "dog"), ())
 
 
 def test_voc_leaves_out_a_box_without_corners(tmp_path):

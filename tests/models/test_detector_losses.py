@@ -94,7 +94,7 @@ def test_losses_of_a_batch_repeated_are_the_same(name):
 def test_losses_do_not_depend_on_the_rows_beyond_an_images_objects(name):
     network = detector(name)
     outputs = torch.randn(3, len(network.anchors()), sum(network.columns.values()))
-    longer = torch.cat([EMPTY.repeat(3, 2, 1), OBJECTS], dim=1)
+    longer = torch.cat([EMPTY.repeat(3, 2, 1), OBJECTS, torch.tensor([-3.0, 8, 8, 90, 90]).repeat(3, 1, 1)], dim=1)
 
     assert network.losses(outputs, longer) == network.losses(outputs, OBJECTS)
 

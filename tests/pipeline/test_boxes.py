@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kdedge.core.errors import DataError
-from kdedge.core.quality import BoxQuality
+from kdedge.core.quality import BoxQuality, uncounted
 from kdedge.engine.boxes import Detections
 from kdedge.pipeline.boxes import box_quality
 
@@ -42,6 +42,19 @@ def test_false_alarm_below_the_hit_costs_nothing():
 
 def test_false_alarm_above_the_hit_halves_the_precision():
     assert quality([found(HIT, (40, 40, 50, 50, 0.95, 0))], [OBJECT]).mean_ap == 0.5
+
+
+def test_find_in_an_area_that_does_not_count_is_neither_right_nor_wrong():
+    """Six tenths of the find are in the crowd: it is out at the IoUs up to 0.60, and halves the precision beyond."""
+    crowd = [uncounted(0), 40, 40, 80, 80]
+    beside, inside = (40, 34, 50, 49, 0.95, 0), (50, 50, 60, 60, 0.95, 0)
+    assert quality([found(inside, HIT)], [OBJECT]).mean_ap == 0.5
+    got = quality([found(inside, HIT)], [OBJECT, crowd])
+    assert (got.mean_ap, got.objects) == (1, 1)
+    assert quality([found(beside, HIT)], [OBJECT, crowd]).mean_ap == pytest.approx(0.3 * 1 + 0.7 * 0.5)
+    other = (*inside[:5], 1)
+    assert quality([found(other, HIT)], [OBJECT, [1, 0, 0, 5, 5], crowd], labels=("cell", "disc")).ap50 == 0.5
+    assert quality([found(HIT, inside), found()], [crowd], [OBJECT]).mean_ap == 0
 
 
 def test_second_detection_of_an_object_is_a_false_alarm():

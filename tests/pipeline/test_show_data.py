@@ -83,6 +83,11 @@ def test_data_show_draws_and_counts(forkserver: Forkserver, tmp_path: Path) -> N
     assert "a.xml:3" in process.stdout
     with Image.open(tmp_path / "voc_train.png") as drawn:
         plain = np.asarray(drawn)
+    (root / "Annotations" / "f.xml").write_text(
+        (root / "Annotations" / "f.xml").read_text().replace("</name>", "</name><difficult>1</difficult>", 1)
+    )
+    code, process = forkserver.run([*line, "--split", "test"], tmp_path)
+    assert "1 images, 0 without boxes, 1 area where finds do not count;" in process.stdout
     moved = ["--augmented", "--out", "moved.png", "--set", "data.augment.iou_crop=true", "--json"]
     code, process = forkserver.run([*line, *moved], tmp_path)
     assert code == 0, process.stderr

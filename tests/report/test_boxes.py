@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from boxreport import boxed, made_up_boxes
 
+from kdedge.core.quality import uncounted
 from kdedge.engine.boxes import unpack
 from kdedge.pipeline.boxes import box_quality
 from kdedge.report.boxes import (
@@ -66,6 +67,14 @@ def test_find_is_of_a_kind_by_class_and_place(find, kind):
 
 def test_second_find_of_an_object_is_false_however_well_it_fits():
     assert kinds_of([(CAT, *SQUARE)], [(CAT, 0.8, *SQUARE), (CAT, 0.9, *WIDE)]) == [RIGHT, TWICE]
+
+
+def test_find_in_an_area_that_does_not_count_is_left_out_unless_it_is_right():
+    crowd = (uncounted(CAT), 0, 0, 30, 30)
+    half, less = (CAT, 0.8, 20, 25, 30, 35), (CAT, 0.7, 20, 26, 30, 36)
+    assert kinds_of([(CAT, *SQUARE), crowd], [(CAT, 0.9, *SQUARE), half]) == [RIGHT]
+    assert kinds_of([(CAT, *SQUARE), crowd], [(CAT, 0.9, *OFF), less]) == [BACKGROUND]
+    assert kinds_of([(CAT, *SQUARE), crowd], [(DOG, 0.9, *SQUARE)]) == [WRONG_CLASS]
 
 
 def test_best_find_takes_the_object_that_it_fits_best_and_leaves_the_other():

@@ -48,7 +48,7 @@ def test_object_masks_give_the_smaller_box_a_place_of_two():
     assert masks.boxes.item() == 2
 
 
-@pytest.mark.parametrize("labels", [targets([NOTHING, NOTHING]), torch.zeros(1, 0, 5)])
+@pytest.mark.parametrize("labels", [targets([NOTHING, NOTHING]), targets([[-2, 0, 0, 6, 4]]), torch.zeros(1, 0, 5)])
 def test_object_masks_without_objects_are_background(labels):
     masks = object_masks(labels, 2, 2, 8)
     assert masks.foreground.tolist() == [[[0, 0], [0, 0]]]

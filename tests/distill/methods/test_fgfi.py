@@ -41,7 +41,7 @@ def test_near_anchors_are_those_of_any_object():
     assert near_anchors(ANCHORS, boxes, 0.5).tolist() == [[True, False, False, True], [False, True, False, False]]
 
 
-@pytest.mark.parametrize("boxes", [targets([NOTHING, NOTHING]), torch.zeros(1, 0, 5)])
+@pytest.mark.parametrize("boxes", [targets([NOTHING, NOTHING]), targets([[-2, 0, 0, 4, 4]]), torch.zeros(1, 0, 5)])
 def test_near_anchors_of_an_image_without_objects_are_none(boxes):
     assert near_anchors(ANCHORS, boxes, 0.5).tolist() == [[False] * 4]
 
